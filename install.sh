@@ -1,0 +1,230 @@
+#!/bin/bash
+# Install vs-tools on a Debian 12 or 13 host. Can be run again at any time: it brings what is missing up to date.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+Usage: ./install.sh [--demo | --uninstall | --help]
+
+Installs vs-tools on this Debian 12 or 13 host, as root. Run it again to update: samples are overwritten, your
+configuration and your guests never.
+
+  --demo       also make a local network (the bridge vsbr0, NAT outwards), a Debian template and a guest "demo"
+  --uninstall  take away everything but guests, configuration and Debian packages
+  --help       this text
+EOF
+}
+
+PREFIX=/opt/vs-tools                 # the virtual environment
+BIN=/usr/local/sbin                  # links to its scripts
+MAN=/usr/local/share/man/man8
+COMPLETION=/usr/local/share/bash-completion/completions
+STATE=/var/lib/vs-tools              # what this script changed outside its own files
+SYSTEM=/etc/systemd/system
+COMMANDS="vs-create vs-control vs-enter vs-log vs-remove vs-template vs-fonctions"
+PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
+    ca-certificates procps util-linux"
+SUBIDS=root:131072:4294836224        # LXC refuses ids not listed where the package uidmap is installed
+HERE=$(cd "$(dirname "$0")" && pwd)
+
+say() { printf 'install.sh: %s\n' "$*"; }
+die() { printf 'install.sh: %s\n' "$1" >&2; exit "${2:-2}"; }
+
+has_systemd() { [ -d /run/systemd/system ]; }
+
+remember() { # remember LINE: so that --uninstall undoes just what was done here
+    mkdir -p "$STATE"
+    grep -qxF "$1" "$STATE/installed" 2>/dev/null || echo "$1" >> "$STATE/installed"
+}
+
+check_host() {
+    [ "$(id -u)" = 0 ] || die "this is for root: try it with sudo"
+    . /etc/os-release
+    case "${ID:-}:${VERSION_ID:-}" in
+        debian:12 | debian:13) ;;
+        *) die "this is ${PRETTY_NAME:-an unknown system}: vs-tools runs on Debian 12 and 13" ;;
+    esac
+}
+
+mask_lxc() { # lxc-net would bring up a bridge of its own; guests are started by vs-tools alone
+    dpkg-query -W -f '${db:Status-Abbrev}' lxc 2>/dev/null | grep -q '^ii' && return
+    mkdir -p "$SYSTEM"
+    for unit in lxc.service lxc-net.service; do
+        if [ ! -e "$SYSTEM/$unit" ] && [ ! -L "$SYSTEM/$unit" ]; then
+            ln -s /dev/null "$SYSTEM/$unit"
+            remember "mask $unit"
+        fi
+    done
+}
+
+install_packages() {
+    local missing=() package
+    for package in $PACKAGES; do
+        dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "Debian packages: ${missing[*]}"
+    mask_lxc
+    local policy=/usr/sbin/policy-rc.d made=
+    if ! has_systemd && [ ! -e $policy ]; then # init scripts know no masks
+        printf '#!/bin/sh\nexit 101\n' > $policy
+        chmod 755 $policy
+        made=$policy
+    fi
+    local status=0
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
+        > /tmp/vs-tools-apt.$$ 2>&1 || status=$?
+    [ -z "$made" ] || rm -f "$made"
+    [ $status = 0 ] || { tail -20 /tmp/vs-tools-apt.$$ >&2; rm -f /tmp/vs-tools-apt.$$; die "apt-get failed" 1; }
+    rm -f /tmp/vs-tools-apt.$$
+    if ! has_systemd && command -v update-rc.d > /dev/null; then
+        for script in lxc lxc-net; do
+            [ ! -e /etc/init.d/$script ] || update-rc.d $script disable > /dev/null 2>&1 || true
+        done
+    fi
+}
+
+install_python() {
+    [ -x $PREFIX/bin/python3 ] && $PREFIX/bin/python3 -c '' 2>/dev/null || {
+        rm -rf $PREFIX
+        /usr/bin/python3 -m venv $PREFIX
+    }
+    local stamp want
+    stamp=$PREFIX/requirements.sum
+    want=$(sha256sum < "$HERE/requirements.txt")
+    if [ "$(cat $stamp 2>/dev/null)" != "$want" ]; then
+        say "Python packages into $PREFIX"
+        $PREFIX/bin/python3 -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+            -r "$HERE/requirements.txt" || die "pip failed" 1
+        echo "$want" > $stamp
+    fi
+    local build
+    build=$(mktemp -d)
+    cp -r "$HERE/pyproject.toml" "$HERE/README.md" "$HERE/vstools" "$HERE/templates" "$build"
+    $PREFIX/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+        --force-reinstall "$build" || { rm -rf "$build"; die "vs-tools could not be installed" 1; }
+    rm -rf "$build"
+    for command in $COMMANDS; do ln -sfn $PREFIX/bin/"$command" $BIN/"$command"; done
+}
+
+install_documents() {
+    rm -f $MAN/vs-*.8
+    mkdir -p $MAN $COMPLETION
+    $PREFIX/bin/python3 -m vstools.cli.manual $MAN $COMPLETION
+}
+
+install_configuration() {
+    mkdir -p /etc/vs-tools /etc/vservers/.defaults/scripts
+    local sample conf
+    for sample in "$HERE"/etc/*.conf.sample; do
+        conf=/etc/vs-tools/$(basename "$sample" .sample)
+        install -m 644 "$sample" "$conf.sample"
+        [ -e "$conf" ] || install -m 644 "$sample" "$conf"
+    done
+    [ -e /etc/vservers/.defaults/context.next ] || echo 10000 > /etc/vservers/.defaults/context.next
+    install -d -m 700 /var/lib/vservers /var/lib/vservers/TEMPLATES
+}
+
+configure_host() {
+    local file
+    for file in /etc/subuid /etc/subgid; do
+        if ! grep -qxF $SUBIDS $file 2>/dev/null; then
+            echo $SUBIDS >> $file
+            remember "line $file"
+        fi
+    done
+    install -m 644 "$HERE/etc/sysctl.conf" /etc/sysctl.d/vs-tools.conf
+    sysctl -q -p /etc/sysctl.d/vs-tools.conf > /dev/null 2>&1 || say "some settings of /etc/sysctl.d/vs-tools.conf were refused here"
+}
+
+install_units() {
+    has_systemd || return 0
+    local templates unit
+    templates=$($PREFIX/bin/python3 -c 'import vstools.templates as t; print(t.__path__[0])')
+    for unit in "$HERE"/systemd/*; do
+        sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$unit" > "$SYSTEM/$(basename "$unit")"
+    done
+    systemctl daemon-reload
+    local mark name
+    for mark in /etc/vservers/*/apps/init/mark; do # guests that an earlier installation enabled
+        [ -e "$mark" ] || continue
+        name=${mark#/etc/vservers/}
+        name=${name%%/*}
+        [ "$(cat "$mark")" != default ] || systemctl enable --quiet "vs-guest@$name.service"
+    done
+}
+
+demo() {
+    . /etc/os-release
+    local template=/var/lib/vservers/TEMPLATES/$VERSION_CODENAME.tar.zst name=demo address
+    if [ ! -e "$template" ]; then
+        say "building $template (a minute)"
+        $BIN/vs-template --debootstrap "$VERSION_CODENAME" --file "$template" > /dev/null
+    fi
+    $BIN/vs-fonctions demo_configure "$template" > /dev/null
+    if [ ! -d /etc/vservers/$name ]; then
+        address=$($BIN/vs-fonctions demo_address | tr -d '"')
+        say "vs-create --name $name --interface $address"
+        $BIN/vs-create --name $name --interface "$address" > /dev/null
+    fi
+    say "vs-control --name $name --start"
+    $BIN/vs-control --name $name --start > /dev/null
+    $BIN/vs-fonctions demo_reach $name | tr -d '"'
+    $BIN/vs-control --name $name
+    cat <<EOF
+install.sh: the guest runs. Next: vs-enter --name $name; vs-create --name web --interface <an address of the network>
+install.sh: the local network is vsbr0 (see /etc/vs-tools/networks.conf). To undo the demo:
+    vs-control --name $name --stop && vs-remove --name $name --yes && vs-fonctions local_network_remove
+EOF
+}
+
+uninstall() {
+    local name line word rest
+    for name in $(ls /run/vs-tools/guests 2>/dev/null); do
+        die "guest $name runs: vs-control --all --stop, then try again"
+    done
+    if [ -x $PREFIX/bin/vs-fonctions ]; then $PREFIX/bin/vs-fonctions local_network_remove || true; fi
+    if has_systemd; then
+        for line in "$SYSTEM"/multi-user.target.wants/vs-guest@*.service; do
+            [ ! -L "$line" ] || systemctl disable --quiet "$(basename "$line")"
+        done
+    fi
+    for line in "$HERE"/systemd/*; do rm -f "$SYSTEM/$(basename "$line")"; done
+    rm -rf "$SYSTEM"/vs-guest@*.service.d
+    for name in $COMMANDS; do rm -f $BIN/"$name" $COMPLETION/"$name"; done
+    rm -f $MAN/vs-*.8 /etc/sysctl.d/vs-tools.conf
+    if [ -e $STATE/installed ]; then
+        while read -r word rest; do
+            case $word in
+                mask) rm -f "$SYSTEM/$rest" ;;
+                line) sed -i "/^$SUBIDS\$/d" "$rest" ;;
+            esac
+        done < $STATE/installed
+        rm -f $STATE/installed
+    fi
+    rmdir $STATE 2>/dev/null || true
+    rm -rf $PREFIX /run/vs-tools
+    ! has_systemd || systemctl daemon-reload
+    say "removed. Left: /etc/vs-tools, /etc/vservers, /var/lib/vservers, /var/log/vs-tools and the Debian packages"
+    say "kernel settings of /etc/sysctl.d/vs-tools.conf end with the next boot"
+}
+
+case "${1:-}" in
+    "" | --demo | --uninstall) [ $# -le 1 ] || { usage >&2; exit 2; } ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+esac
+check_host
+if [ "${1:-}" = --uninstall ]; then
+    uninstall
+    exit 0
+fi
+install_packages
+install_python
+install_configuration
+configure_host
+install_documents
+install_units
+say "vs-tools is installed: $COMMANDS"
+say "configuration: /etc/vs-tools (samples beside); manual: man vs-create; to undo: ./install.sh --uninstall"
+if [ "${1:-}" = --demo ]; then demo; fi

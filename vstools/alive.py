@@ -1,0 +1,42 @@
+"""Whether a guest runs, asked of the kernel: no program is run and next to nothing imported, for it is asked often."""
+
+import fcntl
+import os
+import socket
+
+from vstools.paths import Paths
+
+
+def is_running(paths: Paths, name: str) -> bool:
+    """Whether the guest runs, or is just restarting itself: its LXC monitor or its runner lives.
+
+    The kernel's word, without running a program. After False nothing of LXC is left.
+    """
+    return has_monitor(paths, name) or _has_runner(paths, name)
+
+
+def has_monitor(paths: Paths, name: str) -> bool:
+    """Whether LXC's monitor of the guest accepts connections on its command socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(f"\0{paths.runtime_of(name)}/command")
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def _has_runner(paths: Paths, name: str) -> bool:
+    """Whether the guest's vs-guest-run holds its lock."""
+    try:
+        descriptor = os.open(paths.runtime_of(name) / "runner", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

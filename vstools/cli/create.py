@@ -1,0 +1,162 @@
+"""vs-create: a guest from two arguments."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from vstools import paths as installation
+from vstools.cli import app
+from vstools.errors import Refused
+from vstools.guest import Address, parse_address, parse_cpu, parse_device, parse_domain, parse_limit
+
+T = TypeVar("T")
+
+
+def create(
+    name: Annotated[str, typer.Option("--name", help="the new guest's name", metavar="GUEST")],
+    interface: Annotated[
+        list[str], typer.Option("--interface", help="IPv4 or IPv6 address (repeatable)", metavar="ADDR")
+    ],
+    template: Annotated[
+        Path | None, typer.Option("--template", help="from a tar archive (.gz, .xz, .zst)", metavar="FILE")
+    ] = None,
+    debootstrap: Annotated[
+        str | None, typer.Option("--debootstrap", help="from packages of a Debian suite", metavar="DISTRO")
+    ] = None,
+    skeleton: Annotated[bool, typer.Option("--skeleton", help="configuration and an empty tree")] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="with --debootstrap: one more package (repeatable)", metavar="PKG"),
+    ] = None,
+    domain: Annotated[str | None, typer.Option("--domain", help="DNS domain")] = None,
+    nameserver: Annotated[
+        list[str] | None, typer.Option("--nameserver", help="name server (repeatable)", metavar="ADDR")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="network device or bridge of the host")] = None,
+    prefix: Annotated[
+        int | None, typer.Option("--prefix", help="prefix length of the addresses", min=1, max=128)
+    ] = None,
+    rss: Annotated[str | None, typer.Option("--rss", help="memory limit", metavar="MIB")] = None,
+    disk: Annotated[str | None, typer.Option("--disk", help="disk limit", metavar="MIB")] = None,
+    tmpfs: Annotated[str | None, typer.Option("--tmpfs", help="size of /tmp", metavar="MIB")] = None,
+    proc: Annotated[str | None, typer.Option("--proc", help="number of processes", metavar="N")] = None,
+    cpu: Annotated[str | None, typer.Option("--cpu", help="share of the host's CPUs", metavar="R/T")] = None,
+    ssh_key: Annotated[
+        list[str] | None,
+        typer.Option("--ssh-key", help="public key for root, or a file of them (repeatable)", metavar="KEY"),
+    ] = None,
+    enable: Annotated[bool, typer.Option("--enable", help="start the guest with the host")] = False,
+    start: Annotated[bool, typer.Option("--start", help="start the guest now")] = False,
+    dry_run: app.DryRun = False,
+) -> int:
+    """Make a guest. --name and --interface suffice where create.conf and networks.conf are filled in.
+
+    The command line wins over networks.conf, which wins over create.conf. Limits take inf for none. Ends with the
+    guest's vs-control line.
+    """
+    app.exclusive(template=template is not None, debootstrap=debootstrap is not None, skeleton=skeleton)
+    from vstools.lifecycle import control, create
+    from vstools.lifecycle.create import Request
+
+    texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc}
+    limits: dict[str, object] = {
+        key: _parse(f"--{key}", parse_limit, text) for key, text in texts.items() if text is not None
+    }
+    if cpu is not None:
+        limits["cpu"] = None if cpu == "inf" else _parse("--cpu", parse_cpu, cpu)
+    request = Request(
+        name=name,
+        addresses=tuple(_parse("--interface", parse_address, text) for text in interface),
+        template=template.absolute() if template else None,
+        distro=debootstrap,
+        skeleton=skeleton,
+        include=tuple(_package(word) for word in include or ()),
+        domain=_parse("--domain", parse_domain, domain) if domain else None,
+        nameservers=tuple(_address("--nameserver", text) for text in nameserver or ()),
+        device=_parse("--device", parse_device, device) if device else None,
+        prefix=prefix,
+        limits=limits,
+        ssh_keys=tuple(key for text in ssh_key or () for key in _ssh_keys(text)),
+        enable=enable,
+    )
+    paths = installation.from_environment()
+    creation = create.decide(paths, request)
+    if dry_run:
+        print("\n".join(create.describe(creation)))
+        return 0
+    with _progress(creation.archive) as progress:
+        create.create(paths, creation, progress)
+    if enable:
+        control.set_enabled(paths, name, True)
+    status = 0
+    if start:
+        status = app.status_of("vs-create", lambda: control.start(paths, name))
+    print(app.control_line(app.control_row(paths, name)))
+    return 1 if status else 0
+
+
+def _parse(option: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise Refused(f"{option}: {error}") from None
+
+
+def _address(option: str, text: str) -> Address:
+    return _parse(option, parse_address, text)
+
+
+def _package(word: str) -> str:
+    import re
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?", word):
+        raise Refused(f"--include: {word!r} is not the name of a package")
+    return word
+
+
+def _ssh_keys(text: str) -> tuple[str, ...]:
+    """Public keys from an option: the key itself, or a file of them. Raises Refused for anything else."""
+    import re
+
+    lines = [text]
+    if not text.startswith(("ssh-", "ecdsa-", "sk-")):
+        try:
+            lines = Path(text).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refused(f"--ssh-key: {text!r} is neither a public key nor a file of them", str(error)) from None
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    for key in keys:
+        if not re.fullmatch(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\x00-\x1f]*)?", key):
+            raise Refused(f"--ssh-key: {key[:40]!r} is no public key", "a private key does not belong here")
+    if not keys:
+        raise Refused(f"--ssh-key: {text!r} holds no key")
+    return keys
+
+
+class _progress:  # noqa: N801 - reads as a function
+    """A bar on stderr while an archive is unpacked, where stderr is a terminal."""
+
+    def __init__(self, archive: Path | None) -> None:
+        self.shown = -1
+        self.size = archive.stat().st_size if archive and sys.stderr.isatty() else 0
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self.step
+
+    def step(self, count: int) -> None:
+        percent = min(100, count * 100 // self.size) if self.size else self.shown
+        if percent != self.shown:
+            self.shown = percent
+            print(f"\runpacking [{'#' * (percent // 4):25}] {percent:3} %", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown >= 0:
+            print("\r" + " " * 45 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The command."""
+    app.execute(create)

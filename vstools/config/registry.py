@@ -1,0 +1,37 @@
+"""Which guests this host has, and which start with it. Kept small: state queries need no more than this."""
+
+import os
+from pathlib import Path
+
+from vstools.errors import Refused
+from vstools.paths import Paths
+
+MARK = "apps/init/mark"
+
+
+def names(paths: Paths) -> tuple[str, ...]:
+    """The guests of this host, sorted; hidden names and files do not count."""
+    try:
+        with os.scandir(paths.guests) as entries:
+            return tuple(sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()))
+    except FileNotFoundError:
+        return ()
+
+
+def exists(paths: Paths, name: str) -> bool:
+    """Whether this host has a guest of that name."""
+    return name[:1] not in ("", ".") and "/" not in name and "\0" not in name and paths.config_of(name).is_dir()
+
+
+def require(paths: Paths, name: str) -> None:
+    """Raise Refused when this host has no guest of that name."""
+    if not exists(paths, name):
+        raise Refused(f"there is no guest {name!r} on this host", "vs-control --all lists the guests")
+
+
+def is_enabled(config: Path) -> bool:
+    """Whether the guest starts with its host: ``apps/init/mark`` is ``default``."""
+    try:
+        return (config / MARK).read_text().strip() == "default"
+    except OSError:
+        return False

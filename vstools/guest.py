@@ -1,0 +1,161 @@
+"""The data: a guest, its addresses, its limits. Frozen, checked where they are made, and nothing else."""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+
+from vstools.errors import Refused
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+IDS = 65536
+CONTEXT_MIN, CONTEXT_MAX = 2, 65534
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_RESERVED = ("TEMPLATES",)
+
+
+def check_name(name: str, *, imported: bool = False) -> str:
+    """Return ``name`` when it can name a guest; raises Refused. Capitals are for imported guests only."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise Refused(
+            f"{name!r} cannot name a guest",
+            "1-63 of a-z 0-9 . _ -, a letter or digit first, and no two dots in a row",
+        )
+    if name in _RESERVED:
+        raise Refused(f"{name!r} cannot name a guest", "the name is reserved")
+    if not imported and name != name.lower():
+        raise Refused(f"{name!r} cannot name a guest", f"capitals are not allowed, {name.lower()!r} would do")
+    return name
+
+
+def check_context(value: int) -> int:
+    """Return a context (2..65534) or raise Refused: 0 would be the host's own root."""
+    if not CONTEXT_MIN <= value <= CONTEXT_MAX:
+        raise Refused(f"{value} cannot be a context", f"it lies between {CONTEXT_MIN} and {CONTEXT_MAX}")
+    return value
+
+
+@dataclass(frozen=True)
+class Nic:
+    """One directory ``interfaces/N``: one address of a guest.
+
+    ``prefix`` and ``device`` are None unless they were given for this guest: networks.conf decides at each start.
+    """
+
+    key: str
+    address: Address
+    prefix: int | None = None
+    device: str | None = None
+    mac: str | None = None
+    name: str | None = None
+    disabled: bool = False
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """A token bucket: ``rate`` tokens fall in every ``interval`` ticks; the share is of the whole host."""
+
+    rate: int
+    interval: int
+
+    def __str__(self) -> str:
+        return f"{self.rate}/{self.interval}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a guest may use: MiB (rss, disk, tmpfs), a count (proc), a share (cpu). None: no limit."""
+
+    rss: int | None = None
+    disk: int | None = None
+    tmpfs: int | None = None
+    proc: int | None = None
+    cpu: Cpu | None = None
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest as its directory in /etc/vservers tells it."""
+
+    name: str
+    context: int
+    nodename: str
+    nics: tuple[Nic, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    enabled: bool = False
+    depends: tuple[str, ...] = ()
+    domain: str | None = None
+    nameservers: tuple[Address, ...] = ()
+
+    @property
+    def id_base(self) -> int:
+        """The host's uid and gid of the guest's root; its ids are the 65536 from here."""
+        return self.context * IDS
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a guest is told about names: for its resolv.conf and hosts."""
+
+    domain: str | None
+    nameservers: tuple[Address, ...]
+
+
+def parse_cpu(text: str) -> Cpu:
+    """``R/T`` with whole numbers, 0 < R <= T; raises ValueError with a sentence."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a share like 9/10")
+    rate, interval = int(match[1]), int(match[2])
+    if not 0 < rate <= interval:
+        raise ValueError(f"{text!r} is not a share of the host: the first number is 1 to {interval}")
+    return Cpu(rate, interval)
+
+
+def parse_limit(text: str) -> int | None:
+    """A whole number of at least 1, or ``inf`` (None); raises ValueError with a sentence."""
+    if text == "inf":
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a whole number of at least 1, nor inf")
+    if int(text) > (1 << 43) - 1:
+        raise ValueError(f"{text!r} MiB is past what a kernel counts (2^63 bytes)")
+    return int(text)
+
+
+def parse_address(text: str) -> Address:
+    """An IPv4 or IPv6 address, without prefix or zone; raises ValueError with a sentence."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv4 or IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+        raise ValueError(f"{text!r} has a zone, which means nothing to another host")
+    return address
+
+
+def parse_domain(text: str) -> str:
+    """A DNS domain name; raises ValueError with a sentence."""
+    label = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    if len(text) > 253 or not re.fullmatch(rf"{label}(\.{label})*", text):
+        raise ValueError(f"{text!r} is not a domain name")
+    return text
+
+
+def parse_device(text: str) -> str:
+    """The name of a network device (at most 15 characters, ``man 8 ip-link``); raises ValueError."""
+    if not re.fullmatch(r"[^\s/:%]{1,15}", text) or text in (".", ".."):
+        raise ValueError(f"{text!r} is not the name of a network device")
+    return text
+
+
+def parse_mac(text: str) -> str:
+    """A unicast MAC address; raises ValueError with a sentence."""
+    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text) or int(text[:2], 16) & 1:
+        raise ValueError(f"{text!r} is not the MAC address of one device")
+    return text.lower()
+
+
+def bracketed(address: Address) -> str:
+    """An address as it stands in lines whose fields are joined by colons."""
+    return f"[{address}]" if address.version == 6 else str(address)

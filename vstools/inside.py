@@ -1,0 +1,157 @@
+"""Reading and writing inside a guest's tree without ever following one of its links out of it.
+
+The tree of a guest belongs to whoever is root in the guest: every name in it may be a link to a file of the
+host. Each path is resolved by the kernel as if the tree were the root directory (openat2 with RESOLVE_IN_ROOT,
+Linux 5.6, ``man 2 openat2``); the last component is never followed when it is replaced or removed.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+_SYS_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_XDEV = 0x01
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class Inside:
+    """One guest's tree; every name given to it is taken from the tree's own root. Ids are the guest's (0 = root)."""
+
+    def __init__(self, tree: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def __enter__(self) -> "Inside":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._root)
+
+    def _open(self, name: str, flags: int) -> int:
+        """openat2 below the tree, never across a mount; returns a descriptor, raises OSError."""
+        resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+        path = os.fsencode(name)
+        descriptor = self._libc.syscall(_SYS_OPENAT2, self._root, path, ctypes.byref(how), ctypes.sizeof(how))
+        if descriptor < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), name)
+        return int(descriptor)
+
+    @contextmanager
+    def _parent(self, name: str, *, make: bool) -> Iterator[tuple[int, str]]:
+        """The directory that holds ``name`` (made on the way with ``make``), and its last component."""
+        path = PurePosixPath("/") / name
+        parent = str(path.parent)
+        if make:
+            self.directory(parent)
+        descriptor = self._open(parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield descriptor, path.name
+        finally:
+            os.close(descriptor)
+
+    def directory(self, name: str, mode: int = 0o755) -> None:
+        """Make the directory ``name`` and those above it, where they are missing."""
+        path = PurePosixPath("/") / name
+        try:
+            os.close(self._open(str(path), os.O_PATH | os.O_DIRECTORY))
+        except FileNotFoundError:
+            with self._parent(str(path), make=True) as (parent, last):
+                with suppress(FileExistsError):
+                    os.mkdir(last, mode, dir_fd=parent)
+                os.chmod(last, mode, dir_fd=parent)
+
+    def write(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> None:
+        """Replace whatever ``name`` is (a link too) by a regular file of root's, and of ``group``."""
+        with self._parent(name, make=True) as (parent, last):
+            temporary = f".{last}.{os.getpid()}~"
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, mode, dir_fd=parent)
+            with open(descriptor, "w") as handle:  # noqa: PTH123 - a descriptor
+                os.fchown(descriptor, 0, group)
+                os.fchmod(descriptor, mode)
+                handle.write(text)
+            self._replace(parent, temporary, last)
+
+    def _replace(self, parent: int, temporary: str, last: str) -> None:
+        try:
+            os.rename(temporary, last, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            os.unlink(temporary, dir_fd=parent)
+            raise
+
+    def link(self, name: str, target: str) -> None:
+        """Replace ``name`` by a symbolic link to ``target``, a path of the guest's."""
+        with self._parent(name, make=True) as (parent, last):
+            temporary = f".{last}.{os.getpid()}~"
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
+            os.symlink(target, temporary, dir_fd=parent)
+            self._replace(parent, temporary, last)
+
+    def remove(self, name: str) -> None:
+        """Remove the file or link ``name`` where it is there; directories stay."""
+        with suppress(FileNotFoundError, NotADirectoryError), self._parent(name, make=False) as (parent, last):
+            os.unlink(last, dir_fd=parent)
+
+    def read(self, name: str, limit: int = 1 << 20) -> str | None:
+        """The text of a regular file (links are followed within the tree), or None where there is none.
+
+        Never blocks on a pipe or device that stands there instead, never reads more than ``limit`` bytes.
+        """
+        try:
+            descriptor = self._open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO, errno.EACCES):
+                return None
+            raise
+        with open(descriptor, "rb") as handle:  # noqa: PTH123 - a descriptor
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            return handle.read(limit).decode("utf-8", "replace")
+
+    def exists(self, name: str) -> bool:
+        """Whether ``name`` itself is there, whatever it is; a link is not followed."""
+        try:
+            with self._parent(name, make=False) as (parent, last):
+                os.stat(last, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """The sorted names in a directory; none where there is no such directory."""
+        try:
+            descriptor = self._open(name, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return ()
+        try:
+            return tuple(sorted(os.listdir(descriptor)))
+        finally:
+            os.close(descriptor)
+
+    def copy_out(self, name: str, target: Path, limit: int) -> bool:
+        """Copy a regular file of the tree, at most ``limit`` bytes, to a new file of the host; False if it is none."""
+        try:
+            descriptor = self._open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            return False
+        with open(descriptor, "rb") as source, target.open("xb") as copy:  # noqa: PTH123 - a descriptor
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode) or state.st_size > limit:
+                return False
+            while block := source.read(min(limit - copy.tell(), 1 << 20)):
+                copy.write(block)
+        return True

@@ -1,0 +1,113 @@
+"""Start, stop, enable, disable one guest; its state. The same for hosts with and without systemd."""
+
+from dataclasses import dataclass
+
+from vstools import files, log, lxc, units
+from vstools.config import guests
+from vstools.errors import VsError
+from vstools.files import wait_until
+from vstools.lifecycle import phases
+from vstools.lifecycle.host import guest_lock
+from vstools.paths import Paths, command
+
+_END_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class State:
+    """One guest's line of vs-control."""
+
+    guest: str
+    enabled: bool
+    running: bool
+
+
+def state(paths: Paths, name: str) -> State:
+    """The guest's state, from its files and the kernel."""
+    guests.require(paths, name)
+    return State(name, guests.is_enabled(paths.config_of(name)), lxc.is_running(paths, name))
+
+
+def start(paths: Paths, name: str) -> None:
+    """Start the guest; nothing is done when it runs. Raises VsError, and leaves nothing, when it cannot be started."""
+    guests.require(paths, name)
+    with guest_lock(paths, name):
+        if _runs(paths, name):
+            return
+        with log.change("start", name):
+            if paths.systemd:
+                _start_unit(paths, name)
+            else:
+                _start_here(paths, name)
+
+
+def _runs(paths: Paths, name: str) -> bool:
+    """Whether the guest runs; one that is just ending is waited for."""
+    if not lxc.is_running(paths, name):
+        return False
+    if lxc.state(paths, name) in ("RUNNING", "STARTING", "FROZEN"):
+        return True
+    if not wait_until(lambda: not lxc.is_running(paths, name), patience=_END_PATIENCE):
+        raise VsError(f"guest {name} is ending and does not end", "try vs-control --stop")
+    return False
+
+
+def _start_here(paths: Paths, name: str) -> None:
+    token = phases.prepare(paths, name)
+    process = lxc.launch(paths, name, command("vs-guest-phase"), token)
+    try:
+        phases.settle(paths, name, process)
+    except BaseException:
+        lxc.kill(paths, name)
+        process.wait()
+        phases.cleanup(paths, name)
+        raise
+
+
+def _start_unit(paths: Paths, name: str) -> None:
+    phases.decide(paths, name)  # what is refused is said here, not in the journal
+    reason = paths.failures / name
+    reason.unlink(missing_ok=True)
+    if not units.start(name):
+        said = reason.read_text().strip() if reason.exists() else ""
+        raise VsError(said or f"{units.unit(name)} failed", "" if said else f"journalctl -u {units.unit(name)}")
+
+
+def stop(paths: Paths, name: str) -> None:
+    """Stop the guest and wait until nothing of it is left; also clears what a killed command left of it."""
+    guests.require(paths, name)
+    with guest_lock(paths, name):
+        if not lxc.is_running(paths, name) and not paths.runtime_of(name).exists():
+            return
+        with log.change("stop", name):
+            if paths.systemd and not units.is_idle(name):
+                units.stop(name)
+            elif lxc.is_running(paths, name) and not phases.stop(paths, name):
+                log.warn(f"guest {name} did not shut down in time and was killed")
+            phases.cleanup(paths, name)
+
+
+def restart(paths: Paths, name: str) -> None:
+    """Stop, then start."""
+    stop(paths, name)
+    start(paths, name)
+
+
+def set_enabled(paths: Paths, name: str, enabled: bool) -> None:
+    """Let the guest start with its host, or no longer; the unit's link follows the mark."""
+    guests.require(paths, name)
+    config = paths.config_of(name)
+    with guest_lock(paths, name):
+        if guests.is_enabled(config) == enabled and not paths.systemd:
+            return
+        with log.change("enable" if enabled else "disable", name):
+            guests.set_enabled(config, enabled)
+            if paths.systemd and enabled:
+                units.enable(paths, name, guests.load(paths, name).depends)
+            elif paths.systemd:
+                units.disable(paths, name)
+
+
+def record_failure(paths: Paths, name: str, sentence: str) -> None:
+    """Leave the reason of a failed phase for the command that asked systemd for the start."""
+    files.write(files.directory(paths.failures, 0o700) / name, sentence + "\n", 0o600)

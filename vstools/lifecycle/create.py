@@ -1,0 +1,347 @@
+"""A guest from two arguments. First everything is decided, then it is made beside and takes its name at the end.
+
+The order makes a kill harmless: the directory of the guest is staged (it reserves name, address and context), the
+tree is staged and filled and on the disk, the tree takes its name, the directory takes its name - from there on
+the guest exists. lifecycle/sweep.py removes everything up to there.
+"""
+
+import ipaddress
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vstools import files, hooks, log
+from vstools.config import guests
+from vstools.errors import Refused, VsError
+from vstools.faults import checkpoint
+from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, bracketed, check_name
+from vstools.inside import Inside
+from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
+from vstools.lifecycle.sweep import MADE, sweep, sweep_one
+from vstools.network import plan
+from vstools.network.local import BRIDGE
+from vstools.paths import STAGED, Paths
+from vstools.storage import plain
+from vstools.tree import bootstrap, identity, unpack
+
+FIRST_CONTEXT = 10000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for; None and () mean: as configured."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    template: Path | None = None
+    distro: str | None = None
+    skeleton: bool = False
+    include: tuple[str, ...] = ()
+    domain: str | None = None
+    nameservers: tuple[Address, ...] = ()
+    device: str | None = None
+    prefix: int | None = None
+    limits: dict[str, object] = field(default_factory=dict)
+    ssh_keys: tuple[str, ...] = ()
+    enable: bool = False
+
+
+@dataclass(frozen=True)
+class Creation:
+    """Everything decided about a new guest; its context is drawn when it is made."""
+
+    request: Request
+    settings: Settings
+    nics: tuple[Nic, ...]
+    limits: Limits
+
+    @property
+    def archive(self) -> Path | None:
+        """The archive that is unpacked, if it is made from one."""
+        return self.request.template
+
+    @property
+    def source(self) -> str:
+        """Where the tree comes from, in words."""
+        if self.request.skeleton:
+            return "an empty skeleton"
+        if self.request.template:
+            return f"the template {self.request.template}"
+        return f"{self.request.distro} from packages"
+
+    def guest(self, context: int) -> Guest:
+        """The guest with a context."""
+        request = self.request
+        return Guest(
+            name=request.name, context=context, nodename=request.name, nics=self.nics, limits=self.limits,
+            domain=request.domain, nameservers=request.nameservers,
+        )  # fmt: skip
+
+
+def decide(paths: Paths, request: Request) -> Creation:
+    """Check everything that can be checked beforehand; raises Refused or BadFiles, changes nothing."""
+    check_name(request.name)
+    host = settings(paths)
+    request = _with_method(request, host)
+    _check_free(paths, request)
+    nics = tuple(_nic(index, address, request, host) for index, address in enumerate(request.addresses))
+    if not nics:
+        raise Refused("a guest needs an address", "give --interface ADDRESS")
+    creation = Creation(request, host, nics, _limits(request, host))
+    _check_links(creation)
+    if request.template:
+        unpack.check_archive(request.template)
+    elif request.distro:
+        bootstrap.check(request.distro)
+        bootstrap.mirrors(host.conf)
+    return creation
+
+
+def describe(creation: Creation) -> tuple[str, ...]:
+    """What would be made, a line each (--dry-run)."""
+    host, limits = creation.settings, creation.limits
+    lines = [f"guest {creation.request.name} from {creation.source}"]
+    for link in _links(creation):
+        addresses = ", ".join(str(address) for address in link.addresses)
+        gateways = ", ".join(str(gateway) for gateway in link.gateways) or "none"
+        vlan = f" VLAN {link.vlan}" if link.vlan else ""
+        lines.append(f"{link.name} on {link.device}{vlan}: {addresses}, gateway {gateways}, MAC {link.mac}")
+    names = plan.names(creation.guest(CONTEXT_MIN), host.networks, host.conf)
+    servers = ", ".join(str(server) for server in names.nameservers) or "none"
+    lines.append(f"domain {names.domain or 'none'}, name servers {servers}")
+    pairs = (
+        ("rss", limits.rss),
+        ("disk", limits.disk),
+        ("tmpfs", limits.tmpfs),
+        ("proc", limits.proc),
+        ("cpu", limits.cpu),
+    )
+    lines.append("limits " + ", ".join(f"{key} {'inf' if value is None else value}" for key, value in pairs))
+    return tuple(lines)
+
+
+def _with_method(request: Request, host: Settings) -> Request:
+    """Fill in how the tree is made, from create.conf, where the command line did not say."""
+    from dataclasses import replace
+
+    if request.template or request.distro or request.skeleton:
+        return request
+    conf = host.conf
+    if conf.method == "skeleton":
+        return replace(request, skeleton=True)
+    if conf.method == "debootstrap" and conf.distro:
+        return replace(request, distro=conf.distro)
+    if conf.method == "template" and conf.template:
+        return replace(request, template=Path(conf.template))
+    key = "DEFAULT_DISTRO" if conf.method == "debootstrap" else "DEFAULT_TEMPLATE"
+    raise Refused(
+        "nothing says what to make the guest from", f"set {key} in create.conf, or give --template or --debootstrap"
+    )
+
+
+def _check_free(paths: Paths, request: Request) -> None:
+    """Name and addresses are taken by nobody on this host, other creations included."""
+    if guests.exists(paths, request.name):
+        raise Refused(f"there is a guest {request.name!r} already", "choose another name, or vs-remove it")
+    if os.path.lexists(paths.tree_of(request.name)):
+        raise Refused(f"{paths.tree_of(request.name)} is in the way", "it belongs to no guest: move it away")
+    used = guests.addresses_in_use(paths)
+    for address in request.addresses:
+        if (owner := used.get(bracketed(address))) is not None:
+            raise Refused(f"{address} is the address of guest {owner}", "choose another address")
+    if len(set(request.addresses)) < len(request.addresses):
+        raise Refused("an address was given twice", "each --interface is another address")
+
+
+def _nic(index: int, address: Address, request: Request, host: Settings) -> Nic:
+    network = host.networks.of(address)
+    if network is None and not _may_be_outside(request, host):
+        raise Refused(
+            f"{address} is in no network of networks.conf", "add a line for it, or give both --prefix and --device"
+        )
+    device = request.device or host.conf.device
+    if device is None:
+        raise Refused(f"no network device for {address}", "set DEFAULT_DEVICE in create.conf, or give --device")
+    nic = Nic(str(index), address, request.prefix, request.device, _new_mac())
+    plan.check_address(address, plan.interface(nic, network, host.conf), network.gateway if network else None)
+    return nic
+
+
+def _may_be_outside(request: Request, host: Settings) -> bool:
+    if request.prefix is not None and request.device is not None:
+        return True
+    return not host.networks.lines and (request.prefix or host.conf.prefix) is not None
+
+
+def _new_mac() -> str:
+    """A random MAC, locally administered and unicast; it stays with the guest wherever it moves."""
+    return ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
+
+
+def _limits(request: Request, host: Settings) -> Limits:
+    conf = host.conf
+    defaults: dict[str, object] = {key: getattr(conf, key) for key in ("rss", "disk", "tmpfs", "proc", "cpu")}
+    return Limits(**{**defaults, **request.limits})  # type: ignore[arg-type]
+
+
+def _check_links(creation: Creation) -> None:
+    """The devices exist, and no address is the host's own."""
+    from vstools.network import kernel
+
+    links = _links(creation)
+    kernel.check_devices(tuple(link for link in links if link.device != BRIDGE))
+    own = {interface.ip for interface in kernel.host_addresses()}
+    for nic in creation.nics:
+        if nic.address in own:
+            raise Refused(f"{nic.address} is this host's own address", "choose another address")
+
+
+def _links(creation: Creation) -> tuple[plan.Link, ...]:
+    host = creation.settings
+    return plan.links(creation.guest(CONTEXT_MIN), host.networks, host.conf)
+
+
+def create(paths: Paths, creation: Creation, progress: unpack.Progress = lambda _: None) -> Guest:
+    """Make the guest. Raises Refused when its address answers on the wire, VsError when anything fails; either
+    way nothing is left. Killed at any point, ``sweep`` finds what is left."""
+    name = creation.request.name
+    sweep(paths)
+    plain.barrier(paths)
+    files.directory(paths.guests)
+    with guest_lock(paths, name, patience=0), log.change(f"create from {creation.source}", name):
+        sweep_one(paths, name)
+        try:
+            guest = _stage(paths, creation)
+            _fill(paths, creation, guest, progress)
+            _take_name(paths, guest)
+        except BaseException:
+            sweep_one(paths, name)
+            raise
+        hooks.run_all(paths, name, "post-create", must=True)
+    return guest
+
+
+def _stage(paths: Paths, creation: Creation) -> Guest:
+    """Reserve name, addresses and context by a hidden directory."""
+    name = creation.request.name
+    with host_lock(paths, "allocation"):
+        _check_free(paths, creation.request)
+        guest = creation.guest(draw_context(paths))
+        checkpoint("create:context")
+        staged = paths.guests / f"{STAGED}{name}"
+        staged.mkdir(mode=0o755)
+        checkpoint("create:staged")
+        guests.save(staged, guest)
+    checkpoint("create:reserved")
+    return guest
+
+
+def draw_context(paths: Paths) -> int:
+    """The next free context of this host (CONTEXT_METHOD=crit: a counter; the caller holds the lock)."""
+    counter = paths.defaults / "context.next"
+    files.directory(paths.defaults)
+    used = guests.contexts_in_use(paths)
+    try:
+        first = int(files.read_bounded(counter, 64).strip())
+    except FileNotFoundError:
+        first = FIRST_CONTEXT
+    except ValueError:
+        raise Refused(
+            f"{counter}:1:1: it holds no number", f"write the next context, {FIRST_CONTEXT} at first"
+        ) from None
+    if not CONTEXT_MIN <= first <= CONTEXT_MAX:
+        first = FIRST_CONTEXT
+    candidates = (*range(first, CONTEXT_MAX + 1), *range(CONTEXT_MIN, first))
+    context: int | None = next((number for number in candidates if number not in used), None)
+    if context is None:
+        raise VsError("every context of this host is taken", f"there are {CONTEXT_MAX - CONTEXT_MIN + 1}")
+    files.write(counter, f"{context + 1 if context < CONTEXT_MAX else CONTEXT_MIN}\n")
+    return context
+
+
+def _fill(paths: Paths, creation: Creation, guest: Guest, progress: unpack.Progress) -> None:
+    """Make the tree under its hidden name, complete and on the disk; ask the wire for the addresses meanwhile."""
+    host, request = creation.settings, creation.request
+    tree = plain.stage(paths, guest.name)
+    checkpoint("create:tree")
+    with _Probe(creation) as probe, identity.new_ssh_host_keys(guest.nodename) as keys:
+        if request.skeleton:
+            with Inside(tree) as inside:
+                identity.skeleton(inside)
+        elif request.template:
+            devices = unpack.unpack(request.template, tree, probe.watching(progress))
+            if devices:
+                log.note(f"{devices} device nodes of the template were left out (LXC makes /dev)")
+        else:
+            bootstrap.bootstrap(tree, str(request.distro), host.conf, request.include)
+        checkpoint("create:filled")
+        names = plan.names(guest, host.networks, host.conf)
+        wishes = identity.Wishes(host.conf.timezone, host.conf.locale, request.ssh_keys)
+        with Inside(tree) as inside:
+            identity.personalize(inside, guest, names, wishes, keys())
+        probe.check()
+    checkpoint("create:personalized")
+    plain.sync(tree)
+    checkpoint("create:synced")
+
+
+def _take_name(paths: Paths, guest: Guest) -> None:
+    """The tree, then the directory takes its name; from then on the guest exists."""
+    staged = paths.guests / f"{STAGED}{guest.name}"
+    files.write(staged / MADE, plain.identity(paths.trees / f"{STAGED}{guest.name}") + "\n")
+    checkpoint("create:marked")
+    plain.settle(paths, guest.name)
+    checkpoint("create:settled")
+    staged.rename(paths.config_of(guest.name))
+    files.sync_directory(paths.guests)
+    checkpoint("create:named")
+    (paths.config_of(guest.name) / MADE).unlink()
+    checkpoint("create:done")
+
+
+class _Probe:
+    """Asks the wire for the new guest's IPv4 addresses while its tree is made."""
+
+    def __init__(self, creation: Creation) -> None:
+        self._links = _links(creation)
+        self._answers: list[tuple[ipaddress.IPv4Address, str]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> "_Probe":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        from vstools.network import arp, kernel
+
+        for link in self._links:
+            for interface in link.addresses:
+                if isinstance(interface.ip, ipaddress.IPv4Address) and kernel.has_device(link.vlan_device):
+                    answer = arp.probe(link.vlan_device, interface.ip, self._stop.is_set)
+                    if answer:
+                        self._answers.append((interface.ip, answer))
+
+    def watching(self, progress: Callable[[int], None]) -> Callable[[int], None]:
+        """``progress`` that also ends the work when an address turned out to be taken."""
+
+        def step(count: int) -> None:
+            self._refuse_taken()
+            progress(count)
+
+        return step
+
+    def check(self) -> None:
+        """Wait for the probes' end; raises Refused when an address is in use."""
+        self._thread.join()
+        self._refuse_taken()
+
+    def _refuse_taken(self) -> None:
+        for address, mac in self._answers:
+            raise Refused(f"{address} is in use on the network by {mac}", "choose another address")

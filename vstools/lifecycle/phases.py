@@ -1,0 +1,241 @@
+"""The phases of a guest's life on its host. Commands, systemd's unit and the guest's runner all call these.
+
+``prepare`` makes all that a guest has in the kernel, ``undo`` is the one way back. What ``undo`` needs is in the
+guest's record, which is written first; so it is the same after a failure, a stop, the guest's own poweroff and a
+kill at any point, and doing it twice does no harm.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vstools import files, hooks, limits, log, lxc, units
+from vstools.config import guests
+from vstools.errors import BadFiles, Refused, VsError
+from vstools.faults import checkpoint
+from vstools.guest import Guest, Names
+from vstools.inside import Inside
+from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
+from vstools.network import plan
+from vstools.paths import Paths
+from vstools.storage import mounts, plain
+from vstools.tree import identity
+
+ANNOUNCEMENTS = 3
+_PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a started guest has in the kernel: /run/vs-tools/guests/NAME/record."""
+
+    token: str
+    netns: str
+    cgroup: str
+    host_names: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything decided about one start, before anything is done."""
+
+    guest: Guest
+    settings: Settings
+    links: tuple[plan.Link, ...]
+    names: Names
+    limits: limits.Plan
+    record: Record
+
+
+def decide(paths: Paths, name: str) -> Start:
+    """Read and check all that a start needs; raises Refused or BadFiles, changes nothing."""
+    guest = guests.load(paths, name)
+    host = settings(paths)
+    owner = next((other for other, taken in _others(paths, name) if taken == guest.context), None)
+    if owner:
+        raise Refused(f"guest {name} has the context {guest.context} of guest {owner}", "each guest needs its own")
+    tree = paths.tree_of(name)
+    if not tree.is_dir() or tree.is_symlink():
+        raise Refused(f"guest {name} has no tree", f"{tree} is missing")
+    hooks.check(paths, name)
+    links = plan.links(guest, host.networks, host.conf)
+    record = Record(
+        token=os.urandom(8).hex(),
+        netns=plan.netns(guest.context),
+        cgroup=units.cgroup(name) if paths.systemd else f"{paths.cgroup}/{name}",
+        host_names=tuple(link.host_name for link in links),
+        names=tuple(link.name for link in links),
+    )
+    bounds = limits.plan(guest.limits, limits.controllers())
+    return Start(guest, host, links, plan.names(guest, host.networks, host.conf), bounds, record)
+
+
+def _others(paths: Paths, name: str) -> list[tuple[str, int]]:
+    return [(other, context) for context, other in guests.contexts_in_use(paths).items() if other != name]
+
+
+def prepare(paths: Paths, name: str) -> str:
+    """Make everything that the guest needs before LXC starts it; returns the start's token.
+
+    Raises when anything cannot be made, and leaves nothing then.
+    """
+    from vstools.network import kernel
+
+    start = decide(paths, name)
+    kernel.check_devices(tuple(link for link in start.links if link.device != _local_bridge()))
+    with runtime_lock(paths, name):
+        if lxc.is_running(paths, name):
+            raise Refused(f"guest {name} runs already", "vs-control shows its state")
+        undo(paths, name)
+        try:
+            _make(paths, start)
+        except BaseException:
+            undo(paths, name)
+            raise
+    return start.record.token
+
+
+def _local_bridge() -> str:
+    from vstools.network.local import BRIDGE
+
+    return BRIDGE
+
+
+def _make(paths: Paths, start: Start) -> None:
+    from vstools.network import kernel, local
+
+    guest, record = start.guest, start.record
+    name, runtime = guest.name, paths.runtime_of(guest.name)
+    files.directory(paths.runtime, 0o711)
+    files.directory(runtime, 0o711)
+    files.directory(paths.log_of(name), 0o700)
+    lxc.reset_logs(paths, name)
+    files.write(runtime / "record", json.dumps(asdict(record)) + "\n", 0o600)
+    checkpoint("start:recorded")
+    hooks.run_all(paths, name, "prepre-start", must=True)
+    plain.barrier(paths)
+    kernel.make_namespace(record.netns)
+    checkpoint("start:namespace")
+    mounts.mount_sysfs(runtime / "sys", record.netns)
+    checkpoint("start:sysfs")
+    with host_lock(paths, "links"):
+        local.ensure(start.links, start.settings.networks)
+        checkpoint("start:local")
+        kernel.connect(record.netns, start.links, guest.id_base)
+    checkpoint("start:links")
+    if guest.limits.tmpfs is not None:
+        mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
+    checkpoint("start:tmp")
+    with Inside(paths.tree_of(name)) as tree:
+        identity.write_names(tree, guest, start.names)
+    checkpoint("start:names")
+    for sentence in start.limits.unenforced:
+        log.warn(f"guest {name}: {sentence}")
+    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, start.limits.items)
+    lxc.write_config(paths, guest, around)
+    hooks.run_all(paths, name, "pre-start", must=True)
+    checkpoint("start:prepared")
+
+
+def settle(paths: Paths, name: str, process: lxc.Runner | None = None) -> None:
+    """Wait until the guest's init runs, tell the neighbours where its addresses are, run ``post-start``."""
+    lxc.settle(paths, name, process)
+    checkpoint("start:running")
+    announce(paths, name)
+    hooks.run_all(paths, name, "post-start", must=False)
+    checkpoint("start:done")
+
+
+def announce(paths: Paths, name: str) -> None:
+    """Gratuitous ARP for each IPv4 address, three times; IPv6 neighbours learn by duplicate address detection."""
+    from vstools.network import arp, kernel
+
+    start = decide(paths, name)
+    addresses = [(link, address.ip) for link in start.links for address in link.addresses if address.ip.version == 4]
+    if not addresses:
+        return
+    with kernel.inside(start.record.netns):
+        for turn in range(ANNOUNCEMENTS):
+            time.sleep(_PAUSE if turn else 0)
+            for link, address in addresses:
+                arp.announce(link.name, address, link.mac)
+
+
+def reboot(paths: Paths, name: str) -> None:
+    """Between two lives of a guest that rebooted itself: its network stays, its /tmp is new."""
+    guest = guests.load(paths, name)
+    with runtime_lock(paths, name):
+        if guest.limits.tmpfs is not None:
+            mounts.mount_tmp(paths.runtime_of(name) / "tmp", guest.limits.tmpfs, guest.id_base)
+
+
+def stop(paths: Paths, name: str) -> bool:
+    """Shut the guest down; returns whether it went by itself (else it was killed after STOP_TIMEOUT)."""
+    hooks.run_all(paths, name, "pre-stop", must=False)
+    checkpoint("stop:asked")
+    return lxc.stop(paths, name, _stop_timeout(paths))
+
+
+def _stop_timeout(paths: Paths) -> float:
+    try:
+        return settings(paths).conf.stop_timeout
+    except BadFiles as error:
+        log.warn(f"{error.message}: the default STOP_TIMEOUT is used")
+        return 60
+
+
+def cleanup(paths: Paths, name: str, token: str = "") -> None:
+    """After the guest's end: undo its start. With ``token``, only that of the start it belongs to."""
+    with runtime_lock(paths, name):
+        record = read_record(paths, name)
+        if record is not None and (not token or record.token == token) and not lxc.is_running(paths, name):
+            undo(paths, name)
+
+
+def undo(paths: Paths, name: str) -> None:
+    """Take away all that a start made. Needs the runtime lock, and that the guest does not run."""
+    from vstools.network import kernel
+
+    runtime = paths.runtime_of(name)
+    if not runtime.exists():
+        return
+    record = read_record(paths, name)
+    if record is not None:
+        hooks.run_all(paths, name, "post-stop", must=False)
+        checkpoint("stop:post-stop")
+        kernel.disconnect(record.netns, record.host_names, record.names)
+        checkpoint("stop:links")
+    for where in ("sys", "tmp"):
+        mounts.unmount(runtime / where)
+    checkpoint("stop:mounts")
+    if record is not None:
+        kernel.drop_namespace(record.netns)
+        limits.remove_cgroups(record.cgroup)
+        hooks.run_all(paths, name, "postpost-stop", must=False)
+    checkpoint("stop:namespace")
+    _drop(runtime)
+
+
+def _drop(runtime: Path) -> None:
+    """Remove the runtime directory, the record last: until then a later ``undo`` knows what is left."""
+    for where in ("sys", "tmp"):
+        if (runtime / where).exists():
+            (runtime / where).rmdir()
+    for entry in sorted(runtime.iterdir(), key=lambda path: path.name == "record"):
+        if entry.is_dir() and not entry.is_symlink():
+            raise VsError(f"{entry} is not ours", "move it away and try again")
+        entry.unlink()
+    runtime.rmdir()
+
+
+def read_record(paths: Paths, name: str) -> Record | None:
+    """The record of a guest's start, None when it is not started (or was killed before its record was whole)."""
+    try:
+        fields = json.loads((paths.runtime_of(name) / "record").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    fields["host_names"], fields["names"] = tuple(fields["host_names"]), tuple(fields["names"])
+    return Record(**fields)

@@ -1,0 +1,75 @@
+"""A guest goes, and a guest becomes a template."""
+
+from pathlib import Path
+
+from vstools import log, lxc
+from vstools.config import guests
+from vstools.errors import Refused
+from vstools.lifecycle.host import guest_lock, settings
+from vstools.lifecycle.sweep import forget, sweep
+from vstools.paths import STAGED, Paths
+from vstools.storage import plain
+from vstools.tree import bootstrap, pack, unpack
+
+
+def build_template(paths: Paths, distro: str, archive: Path) -> None:
+    """Install a suite from packages and pack it as a template, without a guest."""
+    conf = settings(paths).conf
+    bootstrap.check(distro)
+    bootstrap.mirrors(conf)
+    _check_archive(archive)
+    sweep(paths)
+    plain.barrier(paths)
+    name = paths.templates.name  # reserved: no guest has it
+    with guest_lock(paths, name, patience=0), log.change(f"template {archive} of {distro}", "-"):
+        plain.clear(paths, f"{STAGED}{name}")
+        tree = plain.stage(paths, name)
+        try:
+            bootstrap.bootstrap(tree, distro, conf)
+            pack.pack(tree, archive)
+        finally:
+            plain.clear(paths, f"{STAGED}{name}")
+
+
+def _check_archive(archive: Path) -> None:
+    unpack.compressor(archive)
+    if archive.exists():
+        raise Refused(f"{archive} exists already", "choose another name, or remove it")
+    if not archive.parent.is_dir():
+        raise Refused(f"the directory {archive.parent} does not exist", "make it first")
+
+
+def check_removable(paths: Paths, name: str) -> None:
+    """Raise Refused for a guest that is unknown, running or enabled."""
+    guests.require(paths, name)
+    if lxc.is_running(paths, name):
+        raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
+    if guests.is_enabled(paths.config_of(name)):
+        raise Refused(f"guest {name} is enabled", f"vs-control --name {name} --disable")
+
+
+def remove(paths: Paths, name: str) -> None:
+    """Remove a stopped and disabled guest for good: directory, tree and logs."""
+    sweep(paths)
+    check_removable(paths, name)
+    with guest_lock(paths, name):
+        check_removable(paths, name)
+        with log.change("remove", name):
+            forget(paths, name)
+
+
+def check_template(paths: Paths, name: str, archive: Path) -> None:
+    """Raise Refused when no template can be made of the guest at that place."""
+    guests.require(paths, name)
+    _check_archive(archive)
+    if lxc.is_running(paths, name):
+        raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
+
+
+def template(paths: Paths, name: str, archive: Path) -> None:
+    """Pack a stopped guest's tree to ``archive`` without what identifies it; an existing file is refused."""
+    check_template(paths, name, archive)
+    with guest_lock(paths, name):
+        check_template(paths, name, archive)
+        with log.change(f"template {archive}", name):
+            pack.pack(paths.tree_of(name), archive)

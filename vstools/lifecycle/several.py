@@ -1,0 +1,73 @@
+"""The same for several guests: at once, in the order of their dependencies, and one failure stops no other."""
+
+import graphlib
+import multiprocessing
+import os
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+
+from vstools import log
+from vstools.config import guests
+from vstools.config.text import Faults
+from vstools.errors import Refused, VsError
+from vstools.lifecycle import control
+from vstools.lifecycle.sweep import sweep
+from vstools.paths import Paths
+
+_ACTS = {
+    "enable": lambda paths, name: control.set_enabled(paths, name, True),
+    "disable": lambda paths, name: control.set_enabled(paths, name, False),
+    "start": control.start,
+    "stop": control.stop,
+    "restart": control.restart,
+}
+
+
+def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
+    """Do ``verbs`` to each guest; returns the exit status. Failures are said as they come, one line each."""
+    sweep(paths)
+    if len(names) == 1:
+        for verb in verbs:
+            _ACTS[verb](paths, names[0])
+        return 0
+    backwards = "stop" in verbs
+    order = _order(paths, names, backwards=backwards)
+    codes: list[int] = []
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(max_workers=2 * (os.cpu_count() or 1), mp_context=context) as pool:
+        running: dict[Future[int], str] = {}
+        while order.is_active():
+            for name in order.get_ready():
+                running[pool.submit(_guarded, paths, name, verbs)] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                codes.append(future.result())
+                order.done(running.pop(future))
+    return 1 if any(codes) else 0
+
+
+def _order(paths: Paths, names: tuple[str, ...], *, backwards: bool) -> "graphlib.TopologicalSorter[str]":
+    """Those a guest depends on come before it (``backwards``: after). Raises Refused when they form a circle."""
+    order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter(dict.fromkeys(names, ()))
+    for name in names:
+        for other in guests.read(paths.config_of(name), name, Faults()).depends:
+            if other in names:
+                order.add(other, name) if backwards else order.add(name, other)
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise Refused(f"guests depend on each other in a circle: {circle}", "change apps/init/depends of one") from None
+    return order
+
+
+def _guarded(paths: Paths, name: str, verbs: list[str]) -> int:
+    try:
+        for verb in verbs:
+            _ACTS[verb](paths, name)
+    except VsError as error:
+        print(f"{log.program()}: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"{log.program()}: guest {name}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,108 @@
+"""What a killed command left is found by the next one and removed. Nothing is removed whose owner lives.
+
+An owner holds the guest's lock for as long as it works; a lock that can be had has a dead owner.
+"""
+
+import os
+import shutil
+
+from vstools import files, log, lxc, units
+from vstools.errors import Busy
+from vstools.lifecycle import phases
+from vstools.lifecycle.host import guest_lock
+from vstools.paths import DOOMED, STAGED, Paths
+from vstools.storage import plain
+
+MADE = ".made"
+"""In the directory of a guest that is being made: the identity of the tree that will bear its name."""
+
+
+def sweep(paths: Paths) -> None:
+    """Remove every leftover of dead commands on this host."""
+    for name in _leftovers(paths):
+        try:
+            with guest_lock(paths, name, patience=0):
+                sweep_one(paths, name)
+        except Busy:
+            continue
+
+
+def _leftovers(paths: Paths) -> list[str]:
+    entries = set(plain.hidden(paths))
+    if paths.guests.is_dir():
+        for entry in os.listdir(paths.guests):
+            if entry.startswith((STAGED, DOOMED)):
+                entries.add(entry)
+            elif os.path.lexists(paths.guests / entry / MADE):
+                entries.add(f"{STAGED}{entry}")
+    names = {entry.removeprefix(STAGED).removeprefix(DOOMED) for entry in entries}
+    return sorted(names.union(_dead(paths)))
+
+
+def _dead(paths: Paths) -> list[str]:
+    """Guests that have something in the kernel but do not run."""
+    try:
+        started = os.listdir(paths.runtime)
+    except FileNotFoundError:
+        return []
+    return [name for name in started if not lxc.is_running(paths, name)]
+
+
+def sweep_one(paths: Paths, name: str) -> None:
+    """Remove what a dead command left of one guest. The caller holds the guest's lock."""
+    staged, config = paths.guests / f"{STAGED}{name}", paths.config_of(name)
+    if config.is_dir():
+        (config / MADE).unlink(missing_ok=True)
+    elif staged.is_dir() and _made_by(paths, name):
+        plain.doom(paths, name)
+    for prefix in (STAGED, DOOMED):
+        if os.path.lexists(paths.trees / f"{prefix}{name}") or (paths.guests / f"{prefix}{name}").is_dir():
+            log.debug(f"sweeping {prefix}{name}")
+            plain.clear(paths, f"{prefix}{name}")
+            drop_config(paths, f"{prefix}{name}")
+    if _is_dead(paths, name):
+        phases.cleanup(paths, name)
+        _drop_unrecorded(paths, name)
+
+
+def _is_dead(paths: Paths, name: str) -> bool:
+    """Whether the guest has something in the kernel, does not run and is not being started by systemd."""
+    if not paths.runtime_of(name).exists() or lxc.is_running(paths, name):
+        return False
+    return not paths.systemd or units.is_idle(name)
+
+
+def _made_by(paths: Paths, name: str) -> bool:
+    """Whether the tree called ``name`` is the one that the dead command made."""
+    try:
+        made = (paths.guests / f"{STAGED}{name}" / MADE).read_text().strip()
+        return plain.identity(paths.tree_of(name)) == made
+    except FileNotFoundError:
+        return False
+
+
+def _drop_unrecorded(paths: Paths, name: str) -> None:
+    """A runtime directory whose command died before it wrote the record holds nothing else."""
+    if paths.runtime_of(name).exists() and phases.read_record(paths, name) is None:
+        phases.undo(paths, name)
+
+
+def drop_config(paths: Paths, entry: str) -> None:
+    """Delete a hidden directory among those of the guests."""
+    path = paths.guests / entry
+    if path.is_dir():
+        shutil.rmtree(path)
+        files.sync_directory(paths.guests)
+
+
+def forget(paths: Paths, name: str) -> None:
+    """Forget a guest that is neither running nor enabled: it is gone at once, its space is freed after."""
+    doomed = paths.guests / f"{DOOMED}{name}"
+    drop_config(paths, doomed.name)
+    paths.config_of(name).rename(doomed)
+    files.sync_directory(paths.guests)
+    plain.doom(paths, name)
+    plain.clear(paths, f"{DOOMED}{name}")
+    if paths.log_of(name).is_dir():
+        shutil.rmtree(paths.log_of(name))
+    drop_config(paths, doomed.name)

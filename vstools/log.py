@@ -1,0 +1,73 @@
+"""syslog and stderr. Every change is one audit line: who, what, which guest, with what result."""
+
+import os
+import sys
+import syslog
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_verbose = bool(os.environ.get("VS_TOOLS_DEBUG"))
+
+
+def debug(message: str) -> None:
+    """Say what is being done, on stderr, where VS_TOOLS_DEBUG is set."""
+    if _verbose:
+        print(f"debug: {message}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Say on stderr, and in syslog, what the admin should know although the command goes on."""
+    print(f"{program()}: warning: {message}", file=sys.stderr)
+    _syslog(syslog.LOG_WARNING, f"warning: {message}")
+
+
+def note(message: str) -> None:
+    """Say on stderr what was done beside what was asked for."""
+    print(f"{program()}: {message}", file=sys.stderr)
+
+
+def program() -> str:
+    """The command's own name, as messages begin."""
+    return Path(sys.argv[0]).name or "vs-tools"
+
+
+def who() -> str:
+    """The person behind this process: root's login name, or who used sudo or su to become root."""
+    name = os.environ.get("SUDO_USER")
+    if name:
+        return f"{name}(sudo)"
+    try:
+        import pwd
+
+        uid = int(Path("/proc/self/loginuid").read_text())
+        return pwd.getpwuid(uid).pw_name if uid != 2**32 - 1 else "root"
+    except (OSError, ValueError, KeyError):
+        return "root"
+
+
+@contextmanager
+def change(what: str, guest: str) -> Iterator[None]:
+    """Log one change of one guest with its result, whichever way it ends."""
+    try:
+        yield
+    except BaseException as error:
+        audit(what, guest, f"failed: {str(error) or type(error).__name__}")
+        raise
+    audit(what, guest, "ok")
+
+
+def audit(what: str, guest: str, result: str) -> None:
+    """Write one audit line to syslog; the fields are on one line whatever they hold."""
+    fields = {"who": who(), "what": what, "guest": guest, "result": result}
+    _syslog(syslog.LOG_NOTICE, " ".join(f"{key}={_quoted(value)}" for key, value in fields.items()))
+
+
+def _quoted(value: str) -> str:
+    clean = value.encode("unicode_escape").decode()
+    return '"' + clean.replace('"', "'") + '"' if " " in clean else clean
+
+
+def _syslog(level: int, text: str) -> None:
+    syslog.openlog(program(), syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+    syslog.syslog(level, text)

@@ -1,0 +1,224 @@
+"""LXC: its configuration, its state, its start and its stop. Nothing of networks, trees or limits is decided here."""
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from vstools import run
+from vstools.alive import has_monitor, is_running
+from vstools.errors import VsError
+from vstools.files import wait_until
+from vstools.guest import Guest
+from vstools.paths import Paths
+
+__all__ = [
+    "Runner",
+    "Surroundings",
+    "attach",
+    "console",
+    "has_monitor",
+    "init_pid",
+    "is_running",
+    "kill",
+    "last_words",
+    "launch",
+    "printable",
+    "reset_logs",
+    "settle",
+    "state",
+    "stop",
+    "write_config",
+]  # fmt: skip
+
+SECCOMP = "/usr/share/lxc/config/common.seccomp"
+_SYSTEMD_HALT = signal.SIGRTMIN + 3  # ``man 1 systemd``, SIGNALS: halt.target
+_START_PATIENCE = 120.0
+Runner = subprocess.Popen[bytes]
+_KILL_PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What other rooms made for the guest: names and paths that LXC is told."""
+
+    netns: str
+    cgroup: str
+    tmpfs: bool
+    limits: tuple[tuple[str, str], ...]
+
+
+def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
+    """Write the guest's LXC configuration for this start and return its path."""
+    from vstools.files import write
+    from vstools.render import data_file, render
+
+    log = paths.log_of(guest.name)
+    text = render(
+        "lxc.conf",
+        nodename=guest.nodename,
+        tree=paths.tree_of(guest.name),
+        id_base=guest.id_base,
+        netns=around.netns,
+        runtime=paths.runtime_of(guest.name),
+        tmpfs=around.tmpfs,
+        seccomp=SECCOMP,
+        apparmor=_has_apparmor(),
+        console=log / "console",
+        cgroup=around.cgroup,
+        limits=around.limits,
+        reboot_hook=f"/bin/sh {data_file('vs-guest-reboot')}",
+    )
+    path = paths.runtime_of(guest.name) / "config"
+    write(path, text, 0o600)
+    return path
+
+
+def _has_apparmor() -> bool:
+    try:
+        enabled = Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
+    return enabled and any(Path(folder, "apparmor_parser").exists() for folder in ("/usr/sbin", "/sbin"))
+
+
+def runner(paths: Paths, name: str, phase: str, token: str) -> list[str]:
+    """The command line that keeps the guest running until its end (templates/vs-guest-run)."""
+    from vstools.render import data_file
+
+    return ["/bin/sh", str(data_file("vs-guest-run")), phase, name, str(paths.runtime), str(_log(paths, name)), token]
+
+
+def launch(paths: Paths, name: str, phase: str, token: str) -> Runner:
+    """Start the guest's runner in a session of its own; ``settle`` waits for the guest."""
+    with (paths.log_of(name) / "runner").open("wb") as output:
+        return run.start(runner(paths, name, phase, token), stdout=output, stderr=output, detached=True)
+
+
+def reset_logs(paths: Paths, name: str) -> None:
+    """Begin new logs for a start; the last console is kept as ``console.1``."""
+    folder = paths.log_of(name)
+    console = folder / "console"
+    if console.exists():
+        console.replace(folder / "console.1")
+    _log(paths, name).unlink(missing_ok=True)
+
+
+def _log(paths: Paths, name: str) -> Path:
+    return paths.log_of(name) / "lxc"
+
+
+def settle(paths: Paths, name: str, alive: Runner | None = None) -> None:
+    """Wait until the guest's init runs; raises VsError with LXC's own words when it does not."""
+
+    def begun() -> bool:
+        return has_monitor(paths, name) or (alive is not None and alive.poll() is not None)
+
+    if wait_until(begun, patience=_START_PATIENCE, pause=0.005) and has_monitor(paths, name):
+        run.run(_lxc("lxc-wait", paths, name, "-s", "RUNNING|STOPPED|ABORTING", "-t", "60"), check=False)
+        if has_monitor(paths, name) and state(paths, name) == "RUNNING":
+            return
+    raise VsError(f"guest {name} did not start", last_words(paths, name))
+
+
+def last_words(paths: Paths, name: str, lines: int = 5) -> str:
+    """The ends of LXC's log and of the guest's console, for the error of a failed start."""
+    words: list[str] = []
+    for path in (_log(paths, name), paths.log_of(name) / "console"):
+        try:
+            with path.open("rb") as handle:
+                handle.seek(max(0, path.stat().st_size - 4096))
+                text = handle.read().decode("utf-8", "replace")
+        except OSError:
+            continue
+        words += [printable(line) for line in text.splitlines() if line.strip()][-lines:]
+    return "\n  ".join(["LXC and the console said:", *words]) if words else "LXC said nothing"
+
+
+def printable(line: str) -> str:
+    """A line of a guest's output without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+def state(paths: Paths, name: str) -> str:
+    """LXC's word for the guest's state: RUNNING, STARTING, STOPPING, STOPPED, ABORTING, FROZEN."""
+    return run.run(_lxc("lxc-info", paths, name, "-s", "-H"), timeout=30, check=False).out.strip()
+
+
+def init_pid(paths: Paths, name: str) -> int | None:
+    """The host's pid of the guest's init, None when it has none."""
+    text = run.run(_lxc("lxc-info", paths, name, "-p", "-H"), timeout=30, check=False).out.strip()
+    return int(text) if text.isdigit() else None
+
+
+def stop(paths: Paths, name: str, patience: float) -> bool:
+    """Ask the guest to shut down and wait; after ``patience`` seconds kill it.
+
+    Returns whether it went by itself. Raises VsError when it is still there after the kill.
+    """
+
+    (paths.runtime_of(name) / "stopping").touch()  # a guest that is just restarting itself ends, too
+    asked: set[int | None] = {None}
+
+    def gone() -> bool:
+        if has_monitor(paths, name) and (pid := init_pid(paths, name)) not in asked:
+            asked.add(pid)
+            _ask(paths, name)
+        return not is_running(paths, name)
+
+    if wait_until(gone, patience=patience, pause=0.05):
+        return True
+    kill(paths, name)
+    return False
+
+
+def kill(paths: Paths, name: str) -> None:
+    """End the guest at once. Raises VsError when it is still there after SIGKILL."""
+    if is_running(paths, name):
+        run.run(_lxc("lxc-stop", paths, name, "-k"), timeout=_KILL_PATIENCE, check=False)
+    if not wait_until(lambda: not is_running(paths, name), patience=_KILL_PATIENCE):
+        raise VsError(f"guest {name} does not stop", "even SIGKILL did not end it; dmesg may tell why")
+
+
+def _ask(paths: Paths, name: str) -> None:
+    """Send what the guest's init understands: SIGRTMIN+3 to systemd, ``poweroff`` run inside for any other."""
+    pid = init_pid(paths, name)
+    if pid is None:
+        return
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if "systemd" in os.readlink(f"/proc/{pid}/exe"):
+            signal.pidfd_send_signal(handle, _SYSTEMD_HALT)
+            return
+        done = run.run(attach(paths, name, ["/sbin/poweroff"]), timeout=20, check=False)
+        if done.code:
+            signal.pidfd_send_signal(handle, signal.SIGPWR)
+    except (OSError, VsError):
+        return  # it went away, or does not answer: the deadline and the kill follow
+    finally:
+        os.close(handle)
+
+
+def attach(paths: Paths, name: str, words: list[str], *, rescue: bool = False) -> list[str]:
+    """The command line that runs ``words`` (none: root's shell) inside; ``rescue`` stays outside the guest's limits."""
+    argv = _lxc("lxc-attach", paths, name, "--clear-env")
+    for variable in ("HOME=/root", "USER=root", f"PATH={run.PATH}", "LANG=C.UTF-8"):
+        argv += ["-v", variable]
+    if "TERM" in os.environ:
+        argv += ["-v", f"TERM={os.environ['TERM']}"]
+    if rescue:
+        argv += ["-e", "CGROUP"]
+    return [*argv, "--", *words] if words else argv
+
+
+def console(paths: Paths, name: str) -> list[str]:
+    """The command line that connects this terminal to the guest's login console."""
+    return _lxc("lxc-console", paths, name, "-t", "0")
+
+
+def _lxc(program: str, paths: Paths, name: str, *rest: str) -> list[str]:
+    return [program, "-n", name, "-P", str(paths.runtime), *rest]

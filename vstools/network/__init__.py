@@ -1,0 +1,1 @@
+"""The guest's network, made and owned by the host: ``plan`` decides, ``kernel`` acts."""

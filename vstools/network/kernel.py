@@ -1,0 +1,231 @@
+"""Links, addresses and routes in the kernel, by netlink. Everything here can be done twice, and undone twice."""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2 import netns as namespaces
+from pyroute2.netlink.exceptions import NetlinkError
+
+from vstools import run
+from vstools.errors import Refused, VsError
+from vstools.files import wait_until
+from vstools.guest import IDS
+from vstools.network.plan import Link
+
+NAMESPACES = Path("/run/netns")
+_GONE_PATIENCE = 10.0
+_ENTER = Path("/proc/thread-self/ns/net")
+
+
+@contextmanager
+def inside(netns: str) -> Iterator[None]:
+    """Be in a guest's network namespace: sockets opened and /proc/sys/net written here are the guest's."""
+    own = os.open(_ENTER, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(str(NAMESPACES / netns))
+        try:
+            yield
+        finally:
+            namespaces.setns(own)
+    finally:
+        os.close(own)
+
+
+def make_namespace(netns: str) -> None:
+    """Make the named namespace; the host owns it, so the guest's root may not change what is in it."""
+    run.run(["ip", "netns", "add", netns])
+
+
+def drop_namespace(netns: str) -> None:
+    """Remove the namespace's name; it dies with its last process."""
+    if (NAMESPACES / netns).exists():
+        run.run(["ip", "netns", "delete", netns])
+
+
+def index_of(ipr: Any, name: str) -> int | None:
+    """The index of a link of this namespace, None where there is no such link."""
+    found = ipr.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def has_device(name: str) -> bool:
+    """Whether the host has a network device of that name."""
+    return Path("/sys/class/net", name).exists()
+
+
+def is_bridge(name: str) -> bool:
+    """Whether a device of the host is a bridge."""
+    return Path("/sys/class/net", name, "bridge").is_dir()
+
+
+def host_addresses() -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
+    """Every address of the host, with its prefix."""
+    with IPRoute() as ipr:
+        return tuple(
+            ipaddress.ip_interface(
+                f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+            )
+            for message in ipr.get_addr()
+        )
+
+
+def host_networks() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Every network that the host has an address in or a route to, but for the default route."""
+    found = {interface.network for interface in host_addresses()}
+    with IPRoute() as ipr:
+        for route in ipr.get_routes(family=2):
+            if route["dst_len"] and (target := route.get_attr("RTA_DST")):
+                found.add(ipaddress.ip_network(f"{target}/{route['dst_len']}", strict=False))
+    return tuple(found)
+
+
+def check_devices(links: tuple[Link, ...]) -> None:
+    """Raise Refused when a device that a link stands on is missing, or cannot carry its VLAN."""
+    for link in links:
+        if not has_device(link.device):
+            raise Refused(f"the network device {link.device} does not exist", "ip link shows those that do")
+        if link.vlan and is_bridge(link.device):
+            raise Refused(
+                f"{link.device} is a bridge and cannot carry VLAN {link.vlan}",
+                "bridges carry untagged networks: give networks.conf VLAN 0, or a device that is no bridge",
+            )
+
+
+def connect(netns: str, links: tuple[Link, ...], id_base: int) -> None:
+    """Make all links of a guest in its namespace, with addresses and routes; the guest is not started yet."""
+    with inside(netns):
+        _namespace_settings(id_base)
+        with IPRoute() as ipr:
+            ipr.link("set", index=index_of(ipr, "lo"), state="up")
+    for link in links:
+        _make_link(netns, link)
+        with inside(netns):
+            _set_up(link)
+
+
+def _namespace_settings(id_base: int) -> None:
+    """Let ordinary servers bind low ports and ping work without capabilities; take no advice from the wire."""
+    _sysctl("net/ipv4/ip_unprivileged_port_start", "0")
+    _sysctl("net/ipv4/ping_group_range", f"{id_base}\t{id_base + IDS - 1}", needed=False)
+    for scope in ("all", "default"):
+        for key in ("accept_ra", "autoconf", "accept_redirects"):
+            _sysctl(f"net/ipv6/conf/{scope}/{key}", "0", needed=False)
+        for key in ("accept_redirects", "send_redirects", "secure_redirects"):
+            _sysctl(f"net/ipv4/conf/{scope}/{key}", "0")
+
+
+def _sysctl(key: str, value: str, *, needed: bool = True) -> None:
+    """Write one kernel setting of the namespace we are in; kernels without IPv6 lack some."""
+    try:
+        Path("/proc/sys", key).write_text(value)
+    except OSError as error:
+        if needed:
+            raise VsError(f"{key.replace('/', '.')} could not be set", str(error)) from error
+
+
+def _make_link(netns: str, link: Link) -> None:
+    """A veth port on a bridge, else a macvlan, under a name no other guest has; then moved into the namespace."""
+    temporary = f"{link.host_name}t"
+    handle = os.open(NAMESPACES / netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with IPRoute() as ipr:
+            remove_links((link.host_name, temporary), ipr)
+            device = index_of(ipr, link.device)
+            if device is None:
+                raise VsError(f"the network device {link.device} does not exist", "ip link shows those that do")
+            if is_bridge(link.device):
+                peer = {"ifname": temporary, "address": link.mac, "net_ns_fd": handle}
+                ipr.link("add", ifname=link.host_name, kind="veth", peer=peer)
+                port = index_of(ipr, link.host_name)
+                if link.mtu:
+                    ipr.link("set", index=port, mtu=link.mtu)
+                ipr.link("set", index=port, master=device, state="up")
+            else:
+                parent = _vlan(ipr, device, link) if link.vlan else device
+                ipr.link("set", index=parent, state="up")
+                ipr.link(
+                    "add",
+                    ifname=temporary,
+                    kind="macvlan",
+                    link=parent,
+                    macvlan_mode="bridge",
+                    address=link.mac,
+                    net_ns_fd=handle,
+                )
+    except NetlinkError as error:
+        raise VsError(f"link {link.name} on {link.vlan_device} could not be made", str(error)) from error
+    finally:
+        os.close(handle)
+
+
+def _vlan(ipr: Any, device: int, link: Link) -> int:
+    """The index of the VLAN's own device, made where it is missing."""
+    found = index_of(ipr, link.vlan_device)
+    if found is None:
+        ipr.link("set", index=device, state="up")
+        ipr.link("add", ifname=link.vlan_device, kind="vlan", link=device, vlan_id=link.vlan)
+        found = index_of(ipr, link.vlan_device)
+        if found is None:
+            raise VsError(f"the VLAN device {link.vlan_device} could not be made")
+    return found
+
+
+def _set_up(link: Link) -> None:
+    """Inside the namespace: name, MTU, addresses, routes."""
+    with IPRoute() as ipr:
+        index = index_of(ipr, f"{link.host_name}t")
+        if index is None:
+            raise VsError(f"the link {link.host_name} vanished while it was made", "try again")
+        ipr.link("set", index=index, ifname=link.name)
+        for key in ("accept_ra", "autoconf"):
+            _sysctl(f"net/ipv6/conf/{link.name}/{key}", "0", needed=False)
+        has_ipv6 = any(address.version == 6 for address in link.addresses)
+        _sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
+        if link.mtu:
+            ipr.link("set", index=index, mtu=link.mtu)
+        try:
+            for address in link.addresses:
+                extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
+                ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
+            ipr.link("set", index=index, state="up")
+            for gateway in link.gateways:
+                _default_route(ipr, index, gateway)
+        except NetlinkError as error:
+            raise VsError(f"{link.name} could not be given its addresses", str(error)) from error
+
+
+def _default_route(ipr: Any, index: int, gateway: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """The first link's gateway of each family is the default route; a later one is not."""
+    family = 2 if gateway.version == 4 else 10
+    if any(not route["dst_len"] for route in ipr.get_routes(family=family, table=254)):
+        return
+    ipr.route("add", dst="default", gateway=str(gateway), oif=index, family=family)
+
+
+def disconnect(netns: str, host_names: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Delete a guest's links and wait until they are gone: a namespace dies late, and its MAC stays in use."""
+    if (NAMESPACES / netns).exists():
+        with inside(netns):
+            remove_links(names + tuple(f"{name}t" for name in host_names))
+    remove_links(host_names)
+
+
+def remove_links(names: tuple[str, ...], ipr: Any = None) -> None:
+    """Delete links of this namespace by name where they are there, and wait until they are gone."""
+    if ipr is None:
+        with IPRoute() as own:
+            remove_links(names, own)
+        return
+    for name in names:
+        index = index_of(ipr, name)
+        if index is None:
+            continue
+        with suppress(NetlinkError):
+            ipr.link("del", index=index)
+        if not wait_until(lambda name=name: index_of(ipr, name) is None, patience=_GONE_PATIENCE):  # type: ignore[misc]
+            raise VsError(f"the link {name} cannot be deleted", "ip link may tell who holds it")

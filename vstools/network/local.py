@@ -1,0 +1,61 @@
+"""The local network of a single machine: the bridge ``vsbr0``, its address on the host, and NAT outwards.
+
+It exists where networks.conf and create.conf name it (``install.sh --demo`` writes both) and is made with the first
+guest that needs it; so nothing has to be done at boot. The bridge's address is its network's gateway.
+"""
+
+from pathlib import Path
+
+from vstools import run
+from vstools.config.networks import Network, Networks
+from vstools.errors import Refused
+from vstools.network.kernel import has_device
+from vstools.network.plan import Link
+from vstools.paths import Paths
+from vstools.render import render
+
+BRIDGE = "vsbr0"
+TABLE = "vs_local"
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def ensure(links: tuple[Link, ...], networks: Networks) -> None:
+    """Make the local network when one of ``links`` is on it and it is not there yet. The caller holds a lock."""
+    if any(link.device == BRIDGE for link in links) and not has_device(BRIDGE):
+        make(_networks(links, networks))
+
+
+def _networks(links: tuple[Link, ...], networks: Networks) -> tuple[Network, ...]:
+    addresses = [address for link in links if link.device == BRIDGE for address in link.addresses]
+    found = [line for address in addresses if (line := networks.of(address.ip)) and line.gateway and not line.vlan]
+    if not found:
+        raise Refused(
+            f"the bridge {BRIDGE} does not exist and no line of networks.conf tells its address",
+            "make the bridge, or add a line with VLAN 0 and the bridge's address as gateway",
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def make(lines: tuple[Network, ...]) -> None:
+    """The bridge with its addresses, and the rules; a host that forwarded nothing before forwards for it alone."""
+    forwards = _FORWARD.read_text().strip() == "1"
+    run.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    try:
+        for line in lines:
+            run.run(["ip", "address", "add", f"{line.gateway}/{line.net.prefixlen}", "dev", BRIDGE])
+        nets = tuple(str(line.net) for line in lines if line.net.version == 4)
+        text = render("local.nft", table=TABLE, bridge=BRIDGE, nets=nets, only_for_guests=not forwards)
+        run.run(["nft", "-f", "-"], stdin=text)
+        run.run(["ip", "link", "set", BRIDGE, "up"])
+        if not forwards:
+            _FORWARD.write_text("1")
+    except BaseException:
+        run.run(["ip", "link", "delete", BRIDGE], check=False)
+        raise
+
+
+def remove(_paths: Paths) -> None:
+    """Take the bridge and its rules away (uninstallation); forwarding stays as it is."""
+    run.run(["nft", "delete", "table", "ip", TABLE], check=False)
+    if has_device(BRIDGE):
+        run.run(["ip", "link", "delete", BRIDGE])

@@ -1,0 +1,154 @@
+"""The only place that starts a program: argument lists, C locale, no shell, a deadline for everything."""
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, cast
+
+from vstools import log
+from vstools.errors import VsError
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEADLINE = 120.0
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program left: its exit status (negative: killed by that signal) and its output."""
+
+    argv: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of every program we start: no surprise of the caller's comes through."""
+    kept = {key: value for key, value in os.environ.items() if key.startswith("VS_TOOLS_")}
+    return {**kept, "PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": "/root", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str = "",
+    timeout: float = DEADLINE,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+) -> Result:
+    """Run a program to its end and return what it said.
+
+    Raises VsError when it cannot be started, passes its deadline, or (with ``check``) ends with another status
+    than 0; the sentence holds the last line of its stderr.
+    """
+    line = shlex.join(argv)
+    log.debug(f"run: {line}")
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=environment(env),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise VsError(f"{argv[0]} is not installed", "run install.sh again") from error
+    except subprocess.TimeoutExpired as error:
+        raise VsError(f"{line} did not end within {timeout:g} seconds") from error
+    result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+    if check and result.code:
+        raise failure(result)
+    return result
+
+
+def failure(result: Result) -> VsError:
+    """The error for a program that failed: its own last words."""
+    words = [line.strip() for line in result.err.splitlines() if line.strip()]
+    said = words[-1] if words else f"exit status {result.code}"
+    return VsError(f"{shlex.join(result.argv)} failed", said)
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    detached: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program and return it running; ``detached`` gives it a session of its own."""
+    log.debug(f"start: {shlex.join(argv)}")
+    try:
+        return subprocess.Popen(
+            list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment(), start_new_session=detached
+        )
+    except FileNotFoundError as error:
+        raise VsError(f"{argv[0]} is not installed", "run install.sh again") from error
+
+
+def interactive(argv: Sequence[str], *, term: str) -> int:
+    """Give a program this terminal and return its exit status as a shell would give it (128 + signal)."""
+    log.debug(f"interactive: {shlex.join(argv)}")
+    try:
+        code = subprocess.run(list(argv), env=environment({"TERM": term}), cwd="/", check=False).returncode
+    except FileNotFoundError as error:
+        raise VsError(f"{argv[0]} is not installed", "run install.sh again") from error
+    return 128 - code if code < 0 else code
+
+
+@contextmanager
+def piped(
+    argv: Sequence[str], *, stdin: int | IO[bytes] | None = None, stdout: int | IO[bytes] | None = None
+) -> Iterator["Piped"]:
+    """A running program at the end of a pipe; gone at the end of the block, whatever happens."""
+    with tempfile.TemporaryFile() as words:  # a pipe could fill up while nobody reads it
+        process = start(argv, stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=stdout, stderr=words)
+        try:
+            yield Piped(process, words)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Piped:
+    """A program started by ``piped``."""
+
+    process: subprocess.Popen[bytes]
+    words: IO[bytes]
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The end to write to (asked for as PIPE)."""
+        return cast("IO[bytes]", self.process.stdin)
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The end to read from (asked for as PIPE)."""
+        return cast("IO[bytes]", self.process.stdout)
+
+    def finish(self, timeout: float = DEADLINE) -> str | None:
+        """Wait for the end: None when all went well, else the last thing the program said."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {timeout:g} seconds"
+        if not code:
+            return None
+        self.words.seek(0)
+        lines = [line.strip() for line in self.words.read(1 << 16).decode("utf-8", "replace").splitlines()]
+        return next((line for line in reversed(lines) if line), f"exit status {code}")

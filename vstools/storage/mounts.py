@@ -1,0 +1,28 @@
+"""The mounts that the host makes for a started guest: its own sysfs view, and a /tmp of a limited size."""
+
+import os
+from pathlib import Path
+
+from vstools import run
+from vstools.files import directory
+
+
+def mount_sysfs(where: Path, netns: str) -> None:
+    """A fresh sysfs that shows the guest's network devices: mounted from inside its network namespace."""
+    directory(where, 0o755)
+    if not os.path.ismount(where):
+        run.run(["nsenter", f"--net=/run/netns/{netns}", "mount", "-t", "sysfs", "sysfs", str(where)])
+
+
+def mount_tmp(where: Path, size: int, id_base: int) -> None:
+    """A tmpfs of ``size`` MiB that belongs to the guest's root, who cannot resize it. An old one is replaced."""
+    unmount(where)
+    where.mkdir(exist_ok=True)
+    options = f"size={size}m,uid={id_base},gid={id_base},mode=1777,nosuid,nodev"
+    run.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)])
+
+
+def unmount(where: Path) -> None:
+    """Unmount whatever is mounted at ``where``; lazily, so that nothing of a dying guest can hold it."""
+    while os.path.ismount(where):
+        run.run(["umount", "--lazy", str(where)])
