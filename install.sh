@@ -4,13 +4,14 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-Usage: ./install.sh [--demo | --uninstall | --help]
+Usage: ./install.sh [--demo | --uninstall | --packages | --help]
 
 Installs vs-tools on this Debian 12 or 13 host, as root. Run it again to update: samples are overwritten, your
 configuration and your guests never.
 
   --demo       also make a local network (the bridge vsbr0, NAT outwards), a Debian template and a guest "demo"
   --uninstall  take away everything but guests, configuration and Debian packages
+  --packages   only install the Debian packages that vs-tools needs
   --help       this text
 EOF
 }
@@ -46,25 +47,26 @@ check_host() {
     esac
 }
 
-mask_lxc() { # lxc-net would bring up a bridge of its own; guests are started by vs-tools alone
-    dpkg-query -W -f '${db:Status-Abbrev}' lxc 2>/dev/null | grep -q '^ii' && return
+mask_lxc() { # lxc-net would bring up a bridge of its own, lxc-monitord is a daemon that nobody asks
+    local unit
+    [ -z "$(ls -A /var/lib/lxc 2>/dev/null)" ] || return 0 # somebody uses plain LXC here: its units are theirs
     mkdir -p "$SYSTEM"
-    for unit in lxc.service lxc-net.service; do
-        if [ ! -e "$SYSTEM/$unit" ] && [ ! -L "$SYSTEM/$unit" ]; then
-            ln -s /dev/null "$SYSTEM/$unit"
-            remember "mask $unit"
-        fi
+    for unit in lxc.service lxc-net.service lxc-monitord.service; do
+        [ ! -e "$SYSTEM/$unit" ] && [ ! -L "$SYSTEM/$unit" ] || continue
+        if has_systemd && systemctl is-active --quiet "$unit"; then continue; fi
+        ln -s /dev/null "$SYSTEM/$unit"
+        remember "mask $unit"
     done
 }
 
 install_packages() {
     local missing=() package
+    mask_lxc # before lxc is there to be started
     for package in $PACKAGES; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     say "Debian packages: ${missing[*]}"
-    mask_lxc
     local policy=/usr/sbin/policy-rc.d made=
     if ! has_systemd && [ ! -e $policy ]; then # init scripts know no masks
         printf '#!/bin/sh\nexit 101\n' > $policy
@@ -110,7 +112,7 @@ install_python() {
 install_documents() {
     rm -f $MAN/vs-*.8
     mkdir -p $MAN $COMPLETION
-    $PREFIX/bin/python3 -m vstools.cli.manual $MAN $COMPLETION
+    $PREFIX/bin/python3 -I -m vstools.cli.manual $MAN $COMPLETION
 }
 
 install_configuration() {
@@ -140,7 +142,7 @@ configure_host() {
 install_units() {
     has_systemd || return 0
     local templates unit
-    templates=$($PREFIX/bin/python3 -c 'import vstools.templates as t; print(t.__path__[0])')
+    templates=$($PREFIX/bin/python3 -I -c 'import vstools.templates as t; print(t.__path__[0])')
     for unit in "$HERE"/systemd/*; do
         sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$unit" > "$SYSTEM/$(basename "$unit")"
     done
@@ -210,7 +212,7 @@ uninstall() {
 }
 
 case "${1:-}" in
-    "" | --demo | --uninstall) [ $# -le 1 ] || { usage >&2; exit 2; } ;;
+    "" | --demo | --uninstall | --packages) [ $# -le 1 ] || { usage >&2; exit 2; } ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac
@@ -220,6 +222,7 @@ if [ "${1:-}" = --uninstall ]; then
     exit 0
 fi
 install_packages
+[ "${1:-}" != --packages ] || exit 0
 install_python
 install_configuration
 configure_host

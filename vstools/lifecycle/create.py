@@ -212,12 +212,13 @@ def create(paths: Paths, creation: Creation, progress: unpack.Progress = lambda 
     files.directory(paths.guests)
     with guest_lock(paths, name, patience=0), log.change(f"create from {creation.source}", name):
         sweep_one(paths, name)
+        guest = _stage(paths, creation)
         try:
-            guest = _stage(paths, creation)
             _fill(paths, creation, guest, progress)
             _take_name(paths, guest)
         except BaseException:
             sweep_one(paths, name)
+            _give_back(paths, guest.context)
             raise
         hooks.run_all(paths, name, "post-create", must=True)
     return guest
@@ -232,8 +233,12 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
         checkpoint("create:context")
         staged = paths.guests / f"{STAGED}{name}"
         staged.mkdir(mode=0o755)
-        checkpoint("create:staged")
-        guests.save(staged, guest)
+        try:
+            checkpoint("create:staged")
+            guests.save(staged, guest)
+        except BaseException:
+            sweep_one(paths, name)
+            raise
     checkpoint("create:reserved")
     return guest
 
@@ -259,6 +264,14 @@ def draw_context(paths: Paths) -> int:
         raise VsError("every context of this host is taken", f"there are {CONTEXT_MAX - CONTEXT_MIN + 1}")
     files.write(counter, f"{context + 1 if context < CONTEXT_MAX else CONTEXT_MIN}\n")
     return context
+
+
+def _give_back(paths: Paths, context: int) -> None:
+    """After a refusal: the context that was drawn last is the next one again."""
+    counter = paths.defaults / "context.next"
+    with host_lock(paths, "allocation"):
+        if files.read_bounded(counter, 64).strip() == str(context + 1):
+            files.write(counter, f"{context}\n")
 
 
 def _fill(paths: Paths, creation: Creation, guest: Guest, progress: unpack.Progress) -> None:

@@ -4,10 +4,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv4Address
-from pathlib import Path
 
 _ETHERTYPE = 0x0806
+_ETHERNET = 1  # ARPHRD_ETHER
 _PACKET = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826: hardware, protocol, lengths, operation, sender, target
 _REQUEST = 1
 _BROADCAST = b"\xff" * 6
@@ -21,13 +22,14 @@ def probe(device: str, address: IPv4Address, stop: Callable[[], bool] = lambda: 
     None when nobody did, and where the device cannot carry ARP. ``stop`` ends the waiting early.
     """
     with _socket(device) as wire:
-        own = _mac(device)
+        own = _mac(wire)
         if own is None:
             return None
         packet = _packet(own, b"\0" * 4, address.packed)
         end = time.monotonic() + PERIOD
         for turn in range(PROBES):
-            wire.send(packet)
+            with suppress(OSError):  # the device is down: nobody answers there
+                wire.send(packet)
             answered = _listen(wire, address, own, end - (PROBES - 1 - turn) * PERIOD / PROBES, stop)
             if answered:
                 return answered
@@ -51,12 +53,10 @@ def _socket(device: str) -> socket.socket:
     return wire
 
 
-def _mac(device: str) -> bytes | None:
-    """The device's MAC, None where it is no Ethernet (``/sys/class/net/*/type`` is not 1) or is down."""
-    folder = Path("/sys/class/net", device)
-    if (folder / "type").read_text().strip() != "1" or not int((folder / "flags").read_text(), 16) & 1:
-        return None
-    return bytes.fromhex((folder / "address").read_text().strip().replace(":", ""))
+def _mac(wire: socket.socket) -> bytes | None:
+    """The MAC of the device that the socket is bound to, None where it is no Ethernet."""
+    _, _, _, kind, address = wire.getsockname()
+    return bytes(address) if kind == _ETHERNET else None
 
 
 def _packet(own: bytes, sender: bytes, target: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,13 +55,21 @@ def index_of(ipr: Any, name: str) -> int | None:
 
 
 def has_device(name: str) -> bool:
-    """Whether the host has a network device of that name."""
-    return Path("/sys/class/net", name).exists()
+    """Whether this namespace has a network device of that name (/sys may show another's)."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def is_bridge(name: str) -> bool:
-    """Whether a device of the host is a bridge."""
-    return Path("/sys/class/net", name, "bridge").is_dir()
+    """Whether a device of this namespace is a bridge."""
+    with IPRoute() as ipr:
+        index = index_of(ipr, name)
+        found = ipr.get_links(index) if index is not None else ()
+        kinds = [info.get_attr("IFLA_INFO_KIND") for link in found if (info := link.get_attr("IFLA_LINKINFO"))]
+    return "bridge" in kinds
 
 
 def host_addresses() -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:

@@ -1,0 +1,179 @@
+"""Real guests on this kernel: an installation of its own below /var/tmp, in the network namespace of the test run.
+
+Every test is checked for what it leaves: guests, namespaces, links, mounts, cgroups, hidden files.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+CACHE = Path("/var/cache/vs-tools/tests")
+NET = "10.99.7"
+REPO = Path(__file__).parents[2]
+NETWORKS = f"0:{NET}.0/24,{NET}.1,test.internal,{NET}.53\n0:fd99:7::/64,fd99:7::1\n"
+
+
+@dataclass
+class Done:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Host:
+    """One installation of vs-tools, and its commands."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.conf, self.guests = root / "etc/vs-tools", root / "etc/vservers"
+        self.trees, self.run = root / "var/lib/vservers", root / "run/vs-tools"
+        self.conf.mkdir(parents=True)
+        (self.guests / ".defaults").mkdir(parents=True)
+        (self.trees / "TEMPLATES").mkdir(parents=True)
+        (self.guests / ".defaults/context.next").write_text("60000\n")
+        self.configure()
+
+    def configure(self, networks: str = NETWORKS, **settings: str) -> None:
+        """Write networks.conf and create.conf."""
+        (self.conf / "networks.conf").write_text(networks)
+        values = {"DEFAULT_DEVICE": "vsbr0", "STOP_TIMEOUT": "30", **settings}
+        (self.conf / "create.conf").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+
+    def start(self, *argv: str, **env: str) -> "subprocess.Popen[str]":
+        """Start a command of ours and return it running."""
+        return subprocess.Popen(
+            [BIN / argv[0], *argv[1:]],
+            env={**os.environ, "VS_TOOLS_ROOT": str(self.root), **env},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
+
+    def vs(self, *argv: str, timeout: float = 300, **env: str) -> Done:
+        """Run a command of ours to its end."""
+        process = self.start(*argv, **env)
+        out, err = process.communicate(timeout=timeout)
+        return Done(process.returncode, out, err)
+
+    def ok(self, *argv: str, **env: str) -> str:
+        """Run a command that must succeed; its output."""
+        done = self.vs(*argv, **env)
+        assert done.code == 0, f"{argv}: {done}"
+        return done.out
+
+    def inside(self, name: str, script: str) -> Done:
+        """Run a shell script in a guest."""
+        return self.vs("vs-enter", "--name", name, "--", "sh", "-c", script)
+
+    def leftovers(self) -> list[str]:
+        """Everything that should not be there while no guest runs."""
+        found = [str(path) for folder in (self.guests, self.trees) for path in folder.glob(".new-*")]
+        found += [str(path) for folder in (self.guests, self.trees) for path in folder.glob(".old-*")]
+        found += [str(path) for path in self.guests.glob("*/.made")]
+        found += [str(path) for path in (self.run / "guests").glob("*")]
+        found += [f"namespace {name}" for name in os.listdir("/run/netns") if name.startswith("vs6")]
+        found += [f"link {name}" for name in os.listdir("/sys/class/net") if name.startswith("vs6")]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        found += [f"mount {line.split(' ')[4]}" for line in mounts if f" {self.root}/" in line]
+        group = f"vs-tools-{zlib.crc32(os.fsencode(self.root)):08x}"
+        for line in mounts:
+            if " - cgroup" in line:
+                found += [str(path) for path in Path(line.split(" ")[4], group).glob("*") if path.is_dir()]
+        return found
+
+    def state(self) -> dict[str, bytes]:
+        """Every file of the configuration and every name among the trees, to see whether a command changed one."""
+        files = {str(path): path.read_bytes() for path in sorted(self.root.glob("etc/**/*")) if path.is_file()}
+        return files | {str(path): b"" for path in self.trees.glob("*")}
+
+
+def _networks() -> None:
+    """The test run's own network: no bridge is left of the test before."""
+    subprocess.run(["ip", "link", "delete", "vsbr0"], stderr=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A fresh installation; what a test leaves running is ended, and then the test has failed."""
+    root = Path(tempfile.mkdtemp(prefix="vs-test-", dir="/var/tmp"))
+    host = Host(root)
+    try:
+        yield host
+        host.vs("vs-control", "--all", "--stop")
+        left = host.leftovers()
+        assert not left, f"left behind: {left}"
+    finally:
+        host.vs("vs-control", "--all", "--stop")
+        _networks()
+        subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            if " - cgroup" in line:
+                group = Path(line.split(" ")[4], f"vs-tools-{zlib.crc32(os.fsencode(root)):08x}")
+                if group.is_dir():
+                    group.rmdir()
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A template of one program: busybox is its init, its shell and its poweroff. Starts in an instant."""
+    folder = tmp_path_factory.mktemp("small")
+    tree = folder / "tree"
+    for name in ("bin", "sbin", "etc", "dev", "proc", "sys", "tmp", "run", "root", "var/log", "usr/bin"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", tree / "bin/busybox")
+    for name in ("sh", "ip", "cat", "ls", "mount", "id", "ps", "ping", "nc", "sleep", "mknod", "kill", "touch", "df"):
+        (tree / f"bin/{name}").symlink_to("busybox")
+    for name in ("init", "poweroff", "reboot"):
+        (tree / f"sbin/{name}").symlink_to("../bin/busybox")
+    (tree / "etc/inittab").write_text("::sysinit:/bin/sh -c 'echo small is up'\n::respawn:/bin/sleep 100000\n")
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\n")
+    (tree / "etc/shadow").write_text("root:$y$stolen:19000:0:99999:7:::\n")
+    archive = folder / "small.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tree, ".", filter=_owned_by_root)
+    return archive
+
+
+def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """A Debian template with systemd, made by vs-template once and kept as long as its recipe stays the same."""
+    return debian_template("trixie")
+
+
+def debian_template(distro: str) -> Path:
+    """The cached template of a suite."""
+    recipe = zlib.crc32((REPO / "vstools/tree/bootstrap.py").read_bytes())
+    archive = CACHE / f"{distro}-{recipe:08x}.tar.zst"
+    if not archive.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for old in CACHE.glob(f"{distro}-*.tar.zst"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(prefix="vs-test-", dir="/var/tmp") as root:
+            outside = ["nsenter", f"--net={os.environ['VS_TOOLS_TESTS_NET']}"]  # packages come over the real network
+            subprocess.run(
+                [*outside, BIN / "vs-template", "--debootstrap", distro, "--file", archive],
+                env={**os.environ, "VS_TOOLS_ROOT": root}, check=True, timeout=1200,
+            )  # fmt: skip
+    return archive
+
+
+def create(host: Host, name: str, number: int, template: Path, *more: str) -> Done:
+    """vs-create with its two arguments and a template."""
+    words = ("--name", name, "--interface", f"{NET}.{number}", "--template", str(template), *more)
+    return host.vs("vs-create", *words)
