@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vstools.errors import Busy, VsError
+from vstools.errors import Busy, Refused
 
 LOCK_PATIENCE = 120.0
 
@@ -89,9 +89,9 @@ def wait_until(condition: Callable[[], bool], *, patience: float, pause: float =
 
 
 def read_bounded(path: Path, limit: int) -> str:
-    """Read a small text file; raises VsError when it has more than ``limit`` bytes."""
+    """Read a small text file; raises Refused when it has more than ``limit`` bytes."""
     with path.open("rb") as handle:
         content = handle.read(limit + 1)
     if len(content) > limit:
-        raise VsError(f"{path} has more than {limit} bytes", "it is not the file that belongs there")
+        raise Refused(f"{path} has more than {limit} bytes", "it is not the file that belongs there")
     return content.decode("utf-8", "replace")

@@ -211,7 +211,7 @@ def attach(paths: Paths, name: str, words: list[str], *, rescue: bool = False) -
     if "TERM" in os.environ:
         argv += ["-v", f"TERM={os.environ['TERM']}"]
     if rescue:
-        argv += ["-e", "CGROUP"]
+        argv += ["--elevated-privileges=CGROUP"]
     return [*argv, "--", *words] if words else argv
 
 

@@ -142,7 +142,7 @@ class Piped:
         return cast("IO[bytes]", self.process.stdout)
 
     def finish(self, timeout: float = DEADLINE) -> str | None:
-        """Wait for the end: None when all went well, else the last thing the program said."""
+        """Wait for the end: None when all went well, else the first thing the program complained of."""
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -151,4 +151,4 @@ class Piped:
             return None
         self.words.seek(0)
         lines = [line.strip() for line in self.words.read(1 << 16).decode("utf-8", "replace").splitlines()]
-        return next((line for line in reversed(lines) if line), f"exit status {code}")
+        return next((line for line in lines if line), f"exit status {code}")

@@ -37,11 +37,14 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        root.chmod(0o711)  # LXC enters the runtime directory as the guest's root
         self.conf, self.guests = root / "etc/vs-tools", root / "etc/vservers"
         self.trees, self.run = root / "var/lib/vservers", root / "run/vs-tools"
         self.conf.mkdir(parents=True)
         (self.guests / ".defaults").mkdir(parents=True)
-        (self.trees / "TEMPLATES").mkdir(parents=True)
+        for folder in (self.trees, self.trees / "TEMPLATES"):
+            folder.mkdir(parents=True, mode=0o700)
+            folder.chmod(0o700)
         (self.guests / ".defaults/context.next").write_text("60000\n")
         self.configure()
 

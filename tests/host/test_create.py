@@ -198,10 +198,13 @@ def test_hostile_template_is_refused_and_changes_nothing(host: Host, tmp_path: P
     assert Path("/etc/passwd").read_bytes() == passwd
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive at all\n" * 100, b"\x1f\x8b\x08 broken", b"\0" * 10240])
-def test_no_archive_is_refused(host: Host, tmp_path: Path, content: bytes) -> None:
+NO_ARCHIVE = {"empty": b"", "text": b"no archive\n" * 100, "broken gzip": b"\x1f\x8b\x08 broken", "zeros": b"\0" * 10240}
+
+
+@pytest.mark.parametrize("case", NO_ARCHIVE)
+def test_no_archive_is_refused(host: Host, tmp_path: Path, case: str) -> None:
     archive = tmp_path / "t.tar"
-    archive.write_bytes(content)
+    archive.write_bytes(NO_ARCHIVE[case])
     done = create(host, "web", 10, archive)
     assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done
     assert not list(host.trees.glob("*web*"))

@@ -58,7 +58,7 @@ def create(
     guest's vs-control line.
     """
     app.exclusive(template=template is not None, debootstrap=debootstrap is not None, skeleton=skeleton)
-    from vstools.lifecycle import control, create
+    from vstools.lifecycle import control, create, sweep
     from vstools.lifecycle.create import Request
 
     texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc}
@@ -83,6 +83,8 @@ def create(
         enable=enable,
     )
     paths = installation.from_environment()
+    if not dry_run:
+        sweep.sweep(paths)  # what a killed vs-create left has reserved a name and addresses
     creation = create.decide(paths, request)
     if dry_run:
         print("\n".join(create.describe(creation)))

@@ -47,12 +47,13 @@ def load(path: Path, faults: Faults) -> Networks:
         text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].rstrip()
         if not text.strip():
             continue
-        network = _Line(path, number, text, faults).parse()
+        place = _Line(path, number, text, faults)
+        network = place.parse()
         if network is None:
             continue
         for earlier in found:
             if earlier.net.version == network.net.version and earlier.net.overlaps(network.net):
-                faults.add(path, number, 1, f"{network.net} overlaps {earlier.net} of an earlier line")
+                faults.add(path, number, place.column, f"{network.net} overlaps {earlier.net} of an earlier line")
         found.append(network)
     return Networks(tuple(found))
 
@@ -63,6 +64,11 @@ class _Line:
     number: int
     text: str
     faults: Faults
+
+    @property
+    def column(self) -> int:
+        """Where the network begins."""
+        return self._fields(self.text.index(":") + 1)[0][0]
 
     def parse(self) -> Network | None:
         indent = len(self.text) - len(self.text.lstrip())
@@ -106,6 +112,8 @@ class _Line:
 def _network(text: str) -> IpNetwork:
     if "/" not in text:
         raise ValueError(f"{text!r} is not ADDRESS/PREFIX")
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone, which means nothing to another host")
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """What the parsers of our flat files share: faults with their place, and values read under a key."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -52,7 +53,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     """A parser for whole numbers between two bounds."""
 
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        if not re.fullmatch("[0-9]{1,20}", text) or not least <= int(text) <= most:
             raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
         return int(text)
 

@@ -19,7 +19,7 @@ from vstools.faults import checkpoint
 from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, bracketed, check_name
 from vstools.inside import Inside
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
-from vstools.lifecycle.sweep import MADE, sweep, sweep_one
+from vstools.lifecycle.sweep import MADE, sweep_one
 from vstools.network import plan
 from vstools.network.local import BRIDGE
 from vstools.paths import STAGED, Paths
@@ -207,7 +207,6 @@ def create(paths: Paths, creation: Creation, progress: unpack.Progress = lambda 
     """Make the guest. Raises Refused when its address answers on the wire, VsError when anything fails; either
     way nothing is left. Killed at any point, ``sweep`` finds what is left."""
     name = creation.request.name
-    sweep(paths)
     plain.barrier(paths)
     files.directory(paths.guests)
     with guest_lock(paths, name, patience=0), log.change(f"create from {creation.source}", name):

@@ -42,6 +42,7 @@ _TAR = (
     "--warning=no-timestamp",
 )
 _CHUNK = 1 << 20
+_DISK = ("No space left", "Wrote only", "quota", "Input/output")  # what tar says of them
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 
@@ -202,8 +203,8 @@ def _extractor(tree: Path) -> Iterator[IO[bytes]]:
             yield process.stdin
             process.stdin.close()
         if (words := process.finish(600)) is not None:
-            if any(reason in words for reason in ("No space left", "quota", "Input/output")):
-                raise VsError(f"the tree could not be written below {tree.parent}", words)
+            if any(reason in words for reason in _DISK):
+                raise VsError(f"the tree could not be written to {tree.parent}: no space left, or a bad disk", words)
             raise Refused("the template cannot be unpacked", words)
 
 

@@ -1,0 +1,1 @@
+"""The library alone: no root, no programs, nothing outside a temporary directory."""
