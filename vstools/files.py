@@ -17,7 +17,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}~")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with open(descriptor, "w") as handle:  # noqa: PTH123 - a descriptor
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:  # noqa: PTH123 - a descriptor
             os.fchmod(descriptor, mode)
             handle.write(text)
             handle.flush()

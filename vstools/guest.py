@@ -10,6 +10,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 IDS = 65536
 CONTEXT_MIN, CONTEXT_MAX = 2, 65534
+MIB_MAX = (1 << 43) - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RESERVED = ("TEMPLATES",)
 
@@ -118,7 +119,7 @@ def parse_limit(text: str) -> int | None:
         return None
     if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) == 0:
         raise ValueError(f"{text!r} is not a whole number of at least 1, nor inf")
-    if int(text) > (1 << 43) - 1:
+    if int(text) > MIB_MAX:
         raise ValueError(f"{text!r} MiB is past what a kernel counts (2^63 bytes)")
     return int(text)
 

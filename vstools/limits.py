@@ -12,6 +12,7 @@ from vstools.guest import Limits
 
 _PERIOD = 100_000  # microseconds, the kernel's default
 _MIB = 1 << 20
+_PIDS = 4194304  # PID_MAX_LIMIT: the kernel refuses a larger number, and no host has more processes
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def plan(limits: Limits, have: Controllers, cpus: int | None = None) -> Plan:
         v2 = {"memory.max": str(size), "memory.high": str(high), "memory.swap.max": "0"}
         put("memory", "rss", v2, {"memory.limit_in_bytes": str(size)})
     if limits.proc is not None:
-        put("pids", "proc", {"pids.max": str(limits.proc)}, {"pids.max": str(limits.proc)})
+        most = {"pids.max": str(limits.proc) if limits.proc <= _PIDS else "max"}
+        put("pids", "proc", most, most)
     if limits.cpu is not None:
         quota = str(max(1000, limits.cpu.rate * cpus * _PERIOD // limits.cpu.interval))
         v1 = {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}

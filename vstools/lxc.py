@@ -1,8 +1,11 @@
 """LXC: its configuration, its state, its start and its stop. Nothing of networks, trees or limits is decided here."""
 
 import os
+import shutil
 import signal
 import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ __all__ = [
     "Surroundings",
     "attach",
     "console",
+    "forget",
     "has_monitor",
     "init_pid",
     "is_running",
@@ -33,7 +37,10 @@ __all__ = [
 ]  # fmt: skip
 
 SECCOMP = "/usr/share/lxc/config/common.seccomp"
+_APPARMOR_NAMESPACES = Path("/sys/kernel/security/apparmor/policy/namespaces")
 _SYSTEMD_HALT = signal.SIGRTMIN + 3  # ``man 1 systemd``, SIGNALS: halt.target
+_OPTIONAL = "/dev/.lxc/"
+"""With AppArmor LXC tries mounts there that a guest can do without, and calls their failure an error."""
 _START_PATIENCE = 120.0
 Runner = subprocess.Popen[bytes]
 _KILL_PATIENCE = 30.0
@@ -105,15 +112,30 @@ def reset_logs(paths: Paths, name: str) -> None:
     _log(paths, name).unlink(missing_ok=True)
 
 
+def forget(paths: Paths, name: str) -> None:
+    """Take away what a killed monitor leaves: the guest's AppArmor profile, its namespace and LXC's files of both."""
+    folder = paths.runtime_of(name) / "apparmor"
+    if not folder.is_dir():
+        return
+    for profile in folder.glob("lxc-*"):
+        run.run(["apparmor_parser", "--remove", str(profile)], check=False)
+        with suppress(OSError):
+            (_APPARMOR_NAMESPACES / profile.name).rmdir()
+    shutil.rmtree(folder)
+
+
 def _log(paths: Paths, name: str) -> Path:
     return paths.log_of(name) / "lxc"
 
 
-def settle(paths: Paths, name: str, alive: Runner | None = None) -> None:
-    """Wait until the guest's init runs; raises VsError with LXC's own words when it does not."""
+def settle(paths: Paths, name: str, ended: Callable[[], bool]) -> None:
+    """Wait until the guest's init runs; raises VsError with LXC's own words when it does not.
+
+    ``ended`` tells whether the guest's runner is gone: then nothing is left to wait for.
+    """
 
     def begun() -> bool:
-        return has_monitor(paths, name) or (alive is not None and alive.poll() is not None)
+        return has_monitor(paths, name) or ended()
 
     if wait_until(begun, patience=_START_PATIENCE, pause=0.005) and has_monitor(paths, name):
         run.run(_lxc("lxc-wait", paths, name, "-s", "RUNNING|STOPPED|ABORTING", "-t", "60"), check=False)
@@ -132,7 +154,8 @@ def last_words(paths: Paths, name: str, lines: int = 5) -> str:
                 text = handle.read().decode("utf-8", "replace")
         except OSError:
             continue
-        words += [printable(line) for line in text.splitlines() if line.strip()][-lines:]
+        said = [line for line in text.splitlines() if line.strip() and _OPTIONAL not in line]
+        words += [printable(line) for line in said][-lines:]
     return "\n  ".join(["LXC and the console said:", *words]) if words else "LXC said nothing"
 
 

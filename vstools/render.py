@@ -1,5 +1,6 @@
 """jinja2: data -> text. A name that a template uses and nobody gave is an error, never an empty string."""
 
+import functools
 from pathlib import Path
 
 import jinja2
@@ -10,11 +11,14 @@ _FOLDERS = (_HERE / "templates", _HERE.parent / "templates")  # installed; in a 
 
 def render(template: str, **values: object) -> str:
     """The text of ``templates/<template>.j2``."""
-    loader = jinja2.FileSystemLoader(_FOLDERS)
-    environment = jinja2.Environment(  # noqa: S701 - configuration files, not HTML
-        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=False
+    return _environment().get_template(f"{template}.j2").render(**values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(  # noqa: S701 - configuration files, not HTML
+        loader=jinja2.FileSystemLoader(_FOLDERS), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    return environment.get_template(f"{template}.j2").render(**values)
 
 
 def data_file(name: str) -> Path:

@@ -16,6 +16,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEADLINE = 120.0
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
+PIPE_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,13 @@ def start(
     log.debug(f"start: {shlex.join(argv)}")
     try:
         return subprocess.Popen(
-            list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment(), start_new_session=detached
+            list(argv),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment(),
+            start_new_session=detached,
+            pipesize=PIPE_SIZE,
         )
     except FileNotFoundError as error:
         raise VsError(f"{argv[0]} is not installed", "run install.sh again") from error

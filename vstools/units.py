@@ -1,5 +1,8 @@
 """systemd, where it is PID 1: a guest is the unit ``vs-guest@NAME.service`` and starts with the host by its link."""
 
+import os
+from pathlib import Path
+
 from vstools import run
 from vstools.errors import VsError
 from vstools.files import directory, write
@@ -23,6 +26,11 @@ def start(name: str) -> bool:
     """Start the unit and wait; False when it failed (the phases left their reason in ``failures``)."""
     run.run(["systemctl", "reset-failed", unit(name)], check=False)
     return not run.run(["systemctl", "start", unit(name)], timeout=_DEADLINE, check=False).code
+
+
+def main_has_ended() -> bool:
+    """Whether the unit's main process is gone, asked by one of its own commands (``man 5 systemd.exec``, MAINPID)."""
+    return not Path("/proc", os.environ.get("MAINPID") or "none").exists()
 
 
 def stop(name: str) -> None:

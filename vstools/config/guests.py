@@ -7,6 +7,7 @@ that are not ours are never touched.
 """
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +15,10 @@ from typing import TypeVar
 from vstools.config.create import parse_nameservers
 from vstools.config.registry import MARK, exists, is_enabled, names, require
 from vstools.config.text import LIMIT, Faults, whole_number
+from vstools.errors import VsError
 from vstools.files import directory, read_bounded, write
 from vstools.guest import (
+    MIB_MAX,
     Cpu,
     Guest,
     Limits,
@@ -39,7 +42,7 @@ __all__ = [
 T = TypeVar("T")
 PAGES_PER_MIB = 256
 _PAGE_SUFFIX = {"": 1, "K": 1024, "M": 1024**2}
-_TMP_LINE = re.compile(r"^\s*\S+\s+/tmp\s+tmpfs\s+(?P<options>\S+)", re.MULTILINE)
+_TMP_LINE = re.compile(r"^[ \t]*[^\s#]\S*[ \t]+/tmp[ \t]+tmpfs[ \t]+(?P<options>\S+)", re.MULTILINE)
 _SIZE = re.compile(r"(?:^|,)size=(?P<number>[0-9]+)(?P<unit>[kKmMgG]?)(?=,|$)")
 _NEW_FSTAB_LINE = "none\t/tmp\ttmpfs\tsize={size}m,mode=1777\t0 0\n"
 _DOMAIN, _NAMESERVERS = "domain", "nameservers"
@@ -84,16 +87,19 @@ def save(config: Path, guest: Guest) -> None:
     faults = Faults()
     old = read(config, guest.name, faults) if (config / "context").exists() else None
     _update(config, "context", old and old.context, guest.context, str(guest.context))
-    _update(config, "name", (config / "name").exists(), True, guest.name)
+    _update(config, "name", old and old.name, guest.name, guest.name)
     _update(config, "uts/nodename", old and old.nodename, guest.nodename, guest.nodename)
     _update(config, MARK, old is not None and old.enabled, guest.enabled, "default" if guest.enabled else None)
     _update(config, "apps/init/depends", old.depends if old else (), guest.depends, "\n".join(guest.depends) or None)
     _update(config, _DOMAIN, old and old.domain, guest.domain, guest.domain)
     servers = "\n".join(str(server) for server in guest.nameservers)
     _update(config, _NAMESERVERS, old.nameservers if old else (), guest.nameservers, servers or None)
+    kept = {nic.key for nic in guest.nics}
+    for gone in (nic.key for nic in (old.nics if old else ()) if nic.key not in kept):
+        shutil.rmtree(config / "interfaces" / gone)
     for nic in guest.nics:
         _save_nic(config / "interfaces" / nic.key, nic, old)
-    _save_limits(config, old.limits if old else Limits(), guest.limits)
+    _save_limits(config, guest.name, old.limits if old else Limits(), guest.limits)
 
 
 def _save_nic(folder: Path, nic: Nic, old: Guest | None) -> None:
@@ -106,7 +112,7 @@ def _save_nic(folder: Path, nic: Nic, old: Guest | None) -> None:
     _update(folder, "disabled", was is not None and was.disabled, nic.disabled, "" if nic.disabled else None)
 
 
-def _save_limits(config: Path, old: Limits, new: Limits) -> None:
+def _save_limits(config: Path, name: str, old: Limits, new: Limits) -> None:
     rss = None if new.rss is None else str(new.rss * PAGES_PER_MIB)
     _update(config, "rlimits/rss", old.rss, new.rss, rss)
     _update(config, "rlimits/nproc", old.proc, new.proc, None if new.proc is None else str(new.proc))
@@ -116,36 +122,35 @@ def _save_limits(config: Path, old: Limits, new: Limits) -> None:
     disk = None if new.disk is None else str(new.disk * 1024)
     _update(config, "dlimits/0/space_total", old.disk, new.disk, disk)
     if disk is not None and not (config / "dlimits/0/directory").exists():
-        _update(config, "dlimits/0/directory", None, True, f"/var/lib/vservers/{config.name}")
+        _update(config, "dlimits/0/directory", None, True, f"/var/lib/vservers/{name}")
     if old.tmpfs != new.tmpfs:
         _save_tmpfs(config / "fstab", new.tmpfs)
 
 
 def _save_tmpfs(path: Path, size: int | None) -> None:
     """Change the ``size=`` of fstab's /tmp line, or add or drop the line; all else stays as it is."""
-    text = path.read_text() if path.exists() else ""
+    text = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
     match = _TMP_LINE.search(text)
     if size is None:
         text = "".join(line for line in text.splitlines(keepends=True) if not _TMP_LINE.match(line))
     elif match is None:
         text += ("\n" if text and not text.endswith("\n") else "") + _NEW_FSTAB_LINE.format(size=size)
     else:
-        options, found = match["options"], _SIZE.search(match["options"])
-        if found:
-            start = found.start("number")
-            options = f"{options[:start]}{size}m{options[found.end() :]}"
-        else:
+        options, found = re.subn(r"(^|,)size=[^,]*", rf"\g<1>size={size}m", match["options"], count=1)
+        if not found:
             options = f"size={size}m,{options}"
         text = text[: match.start("options")] + options + text[match.end("options") :]
     write(path, text)
 
 
 def _update(folder: Path, relative: str, old: object, new: object, text: str | None) -> None:
-    """Write ``text`` (None: remove the file) when the value changed or its file is missing."""
+    """Write ``text`` (None: remove the file) when the value changed; the same value may be written in many ways."""
     path = folder / relative
+    if old == new:
+        return
     if text is None:
         path.unlink(missing_ok=True)
-    elif old != new or not path.exists():
+    else:
         directory(path.parent, 0o755)
         write(path, f"{text}\n" if text else "")
 
@@ -162,6 +167,12 @@ class _Reader:
         try:
             text = read_bounded(path, LIMIT).strip()
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self.faults.add(path, 1, 1, f"the file cannot be read: {error.strerror}")
+            return None
+        except VsError as error:
+            self.faults.add(path, 1, 1, error.message)
             return None
         return self.faults.attempt(path, 1, 1, parse, text)
 
@@ -180,7 +191,7 @@ def _read_nics(config: Path, faults: Faults) -> tuple[Nic, ...]:
 
 
 def _natural(key: str) -> tuple[int, str]:
-    return (int(key), "") if key.isdigit() and len(key) < 10 else (1 << 31, key)
+    return (int(key), "") if re.fullmatch("[0-9]{1,9}", key) else (1 << 31, key)
 
 
 def _read_nic(folder: Path, faults: Faults) -> Nic | None:
@@ -220,10 +231,16 @@ def _parse_pages(text: str) -> int | None:
     """Pages of 4 KiB, K and M for 1024 and 1024^2 pages, ``inf`` or -1 -> MiB, rounded up."""
     if text in ("inf", "-1"):
         return None
-    match = re.fullmatch(r"([0-9]{1,15})([KM]?)", text)
+    match = re.fullmatch(r"([0-9]{1,16})([KM]?)", text)
     if not match or int(match[1]) == 0:
         raise ValueError(f"{text!r} is not a number of 4 KiB pages")
-    return -(-int(match[1]) * _PAGE_SUFFIX[match[2]] // PAGES_PER_MIB)
+    return _bounded(-(-int(match[1]) * _PAGE_SUFFIX[match[2]] // PAGES_PER_MIB), repr(text))
+
+
+def _bounded(mib: int, text: str) -> int:
+    if mib > MIB_MAX:
+        raise ValueError(f"{text} is past what a kernel counts (2^63 bytes)")
+    return mib
 
 
 def _parse_kib(text: str) -> int | None:
@@ -235,13 +252,13 @@ def _parse_kib(text: str) -> int | None:
 
 
 def _parse_fstab(text: str) -> int | None:
-    """The size of /tmp in MiB (rounded up), None where fstab has no tmpfs of a size there."""
+    """The size of /tmp in MiB (rounded up), None where fstab has no tmpfs there, or one without a size (0 is none)."""
     line = _TMP_LINE.search(text)
     size = _SIZE.search(line["options"]) if line else None
-    if size is None:
+    if size is None or not int(size["number"]):
         return None
     units = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    return -(-int(size["number"]) * units[size["unit"].lower()] >> 20)
+    return _bounded(-(-int(size["number"]) * units[size["unit"].lower()] >> 20), size.group().lstrip(","))
 
 
 def addresses_in_use(paths: Paths) -> dict[str, str]:

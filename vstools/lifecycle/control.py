@@ -65,7 +65,7 @@ def _start_here(paths: Paths, name: str) -> None:
 
 
 def _start_unit(paths: Paths, name: str) -> None:
-    phases.decide(paths, name)  # what is refused is said here, not in the journal
+    phases.warn(phases.decide(paths, name))  # what is refused is said here, not only in the journal
     reason = paths.failures / name
     reason.unlink(missing_ok=True)
     if not units.start(name):

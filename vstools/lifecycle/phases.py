@@ -73,6 +73,12 @@ def decide(paths: Paths, name: str) -> Start:
     return Start(guest, host, links, plan.names(guest, host.networks, host.conf), bounds, record)
 
 
+def warn(start: Start) -> None:
+    """Say which of the guest's limits this host cannot enforce."""
+    for sentence in start.limits.unenforced:
+        log.warn(f"guest {start.guest.name}: {sentence}")
+
+
 def _others(paths: Paths, name: str) -> list[tuple[str, int]]:
     return [(other, context) for context, other in guests.contexts_in_use(paths).items() if other != name]
 
@@ -132,8 +138,7 @@ def _make(paths: Paths, start: Start) -> None:
     with Inside(paths.tree_of(name)) as tree:
         identity.write_names(tree, guest, start.names)
     checkpoint("start:names")
-    for sentence in start.limits.unenforced:
-        log.warn(f"guest {name}: {sentence}")
+    warn(start)
     around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, start.limits.items)
     lxc.write_config(paths, guest, around)
     hooks.run_all(paths, name, "pre-start", must=True)
@@ -142,7 +147,7 @@ def _make(paths: Paths, start: Start) -> None:
 
 def settle(paths: Paths, name: str, process: lxc.Runner | None = None) -> None:
     """Wait until the guest's init runs, tell the neighbours where its addresses are, run ``post-start``."""
-    lxc.settle(paths, name, process)
+    lxc.settle(paths, name, units.main_has_ended if process is None else lambda: process.poll() is not None)
     checkpoint("start:running")
     announce(paths, name)
     hooks.run_all(paths, name, "post-start", must=False)
@@ -173,7 +178,12 @@ def reboot(paths: Paths, name: str) -> None:
 
 
 def stop(paths: Paths, name: str) -> bool:
-    """Shut the guest down; returns whether it went by itself (else it was killed after STOP_TIMEOUT)."""
+    """Shut the guest down; returns whether it went by itself (else it was killed after STOP_TIMEOUT).
+
+    systemd asks for this also after a guest's own poweroff: then there is nothing to do.
+    """
+    if not lxc.is_running(paths, name):
+        return True
     hooks.run_all(paths, name, "pre-stop", must=False)
     checkpoint("stop:asked")
     return lxc.stop(paths, name, _stop_timeout(paths))
@@ -210,6 +220,7 @@ def undo(paths: Paths, name: str) -> None:
         checkpoint("stop:links")
     for where in ("sys", "tmp"):
         mounts.unmount(runtime / where)
+    lxc.forget(paths, name)
     checkpoint("stop:mounts")
     if record is not None:
         kernel.drop_namespace(record.netns)

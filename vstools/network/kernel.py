@@ -8,14 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2 import netns as namespaces
-from pyroute2.netlink.exceptions import NetlinkError
-
 from vstools import run
 from vstools.errors import Refused, VsError
 from vstools.files import wait_until
 from vstools.guest import IDS
+from vstools.network.netlink import IPRoute, NetlinkError, setns
 from vstools.network.plan import Link
 
 NAMESPACES = Path("/run/netns")
@@ -28,11 +25,11 @@ def inside(netns: str) -> Iterator[None]:
     """Be in a guest's network namespace: sockets opened and /proc/sys/net written here are the guest's."""
     own = os.open(_ENTER, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        namespaces.setns(str(NAMESPACES / netns))
+        setns(str(NAMESPACES / netns))
         try:
             yield
         finally:
-            namespaces.setns(own)
+            setns(own)
     finally:
         os.close(own)
 

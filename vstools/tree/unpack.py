@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from vstools import run
 from vstools.errors import Refused, VsError
@@ -137,10 +137,7 @@ def unpack(archive: Path, tree: Path, progress: Progress = lambda _: None) -> in
     checker = Checker()
     with _stream(archive, progress) as source, _extractor(tree) as sink:
         try:
-            with tarfile.open(fileobj=source, mode="r|", errorlevel=2, bufsize=_CHUNK) as members:
-                for member in members:
-                    if checker.accept(member):
-                        _write(members, member, sink)
+            _copy_members(source, sink, checker)
         except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
             raise Refused(f"{archive} is damaged or no tar archive", str(error)) from error
         if not checker.members:
@@ -149,46 +146,112 @@ def unpack(archive: Path, tree: Path, progress: Progress = lambda _: None) -> in
     return checker.devices
 
 
-def _write(members: tarfile.TarFile, member: tarfile.TarInfo, sink: IO[bytes]) -> None:
-    """One member as pax: header, then the data padded to blocks. Sparse files arrive whole."""
-    data = members.extractfile(member) if member.isreg() else None
-    member.pax_headers = {key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")}
+def _copy_members(source: "_Stream", sink: IO[bytes], checker: Checker) -> None:
+    """Check each member and write it again: a fresh header, then its data."""
+    members = tarfile.open(fileobj=cast("IO[bytes]", source), mode="r:", errorlevel=2)  # noqa: SIM115 - reads only
+    while (member := members.next()) is not None:
+        if checker.accept(member):
+            _copy(member, source, sink, members.offset)
+        if checker.members % 1024 == 0:
+            cast("Any", members).members.clear()  # tarfile would remember them all
+    if source.last.strip(b"\0"):
+        raise tarfile.ReadError("a header is damaged")
+
+
+def _copy(member: tarfile.TarInfo, source: "_Stream", sink: IO[bytes], end: int) -> None:
+    """One accepted member; ``end`` is where its stored data ends in ``source``. Sparse files are written whole."""
+    segments, stored = cast("Any", member).sparse, end - member.offset_data
+    extended = {key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")}
+    member.pax_headers, member.uname, member.gname, member.mtime = extended, "", "", int(member.mtime)
+    size = member.size if member.isreg() else 0
     if member.isreg():
         member.type = tarfile.REGTYPE
-        member.sparse = None
-    sink.write(member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-    left = member.size if data else 0
-    while data and left:
-        block = data.read(min(left, _CHUNK))
-        if not block:
-            raise tarfile.ReadError(f"{member.name} ends too early")
-        sink.write(block)
-        left -= len(block)
-    if data and member.size % 512:
-        sink.write(b"\0" * (512 - member.size % 512))
+    else:
+        member.size = 0
+    sink.write(member.tobuf(tarfile.PAX_FORMAT if extended else tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+    if not size:
+        return
+    source.seek(member.offset_data)
+    if segments is None:
+        source.copy(size, sink)
+    else:
+        _copy_sparse(segments, size, stored, source, sink)
+    sink.write(b"\0" * (-size % tarfile.BLOCKSIZE))
 
 
-class _Watched:
-    """The tar stream; tells how far the archive itself was read (its decompressor shares the file's position)."""
+def _copy_sparse(segments: list[tuple[int, int]], size: int, stored: int, source: "_Stream", sink: IO[bytes]) -> None:
+    """The file's segments at their places (offset, length), zeros between them."""
+    position = 0
+    for offset, length in [*segments, (size, 0)]:
+        if not position <= offset <= size or length < 0 or length > stored:
+            raise tarfile.ReadError("a sparse file does not fit together")
+        for _ in range((offset - position) // _CHUNK):
+            sink.write(bytes(_CHUNK))
+        sink.write(bytes((offset - position) % _CHUNK))
+        source.copy(length, sink)
+        position, stored = offset + length, stored - length
+
+
+class _Stream:
+    """What tarfile needs of a file, over a pipe: read on, and skip forward. Keeps the last block read by it."""
 
     def __init__(self, source: IO[bytes], archive: IO[bytes], progress: Progress) -> None:
-        self._source, self._archive, self._progress = source, archive, progress
+        self._source, self._archive, self._progress = source.fileno(), archive.fileno(), progress
+        self._buffer, self._at, self._base = b"", 0, 0
+        self.last = b""
+
+    def _fill(self) -> bool:
+        """Read the next piece; the decompressor shares the archive's file position, which tells the progress."""
+        if self._at < len(self._buffer):
+            return True
+        self._base += len(self._buffer)
+        self._buffer, self._at = os.read(self._source, _CHUNK), 0
+        self._progress(os.lseek(self._archive, 0, os.SEEK_CUR))
+        return bool(self._buffer)
+
+    def tell(self) -> int:
+        """Bytes of the tar stream passed so far."""
+        return self._base + self._at
 
     def read(self, size: int) -> bytes:
-        self._progress(os.lseek(self._archive.fileno(), 0, os.SEEK_CUR))
-        return self._source.read(size)
+        """The next ``size`` bytes, fewer at the end."""
+        found = self._buffer[self._at : self._at + size]
+        self._at += len(found)
+        while len(found) < size and self._fill():
+            piece = self._buffer[self._at : self._at + size - len(found)]
+            self._at += len(piece)
+            found += piece
+        self.last = found
+        return found
+
+    def seek(self, position: int) -> None:
+        """Skip forward; raises ReadError when the stream ends before."""
+        self.copy(position - self.tell(), None)
+
+    def copy(self, size: int, sink: IO[bytes] | None) -> None:
+        """Pass ``size`` bytes to ``sink`` (None: skip them); raises ReadError when the stream ends before."""
+        if size < 0:
+            raise tarfile.ReadError("members overlap")
+        while size:
+            if not self._fill():
+                raise tarfile.ReadError("the archive ends too early")
+            piece = self._buffer[self._at : self._at + size]
+            self._at += len(piece)
+            size -= len(piece)
+            if sink is not None:
+                sink.write(piece)
 
 
 @contextmanager
-def _stream(archive: Path, progress: Progress) -> Iterator[IO[bytes]]:
+def _stream(archive: Path, progress: Progress) -> Iterator[_Stream]:
     """The archive's tar stream; raises Refused when the compressed data is damaged."""
     program = _decompressor(archive)
-    with archive.open("rb") as raw:
+    with archive.open("rb", buffering=0) as raw:
         if not program:
-            yield cast("IO[bytes]", _Watched(raw, raw, progress))
+            yield _Stream(raw, raw, progress)
             return
         with run.piped(program, stdin=raw, stdout=run.PIPE) as process:
-            yield cast("IO[bytes]", _Watched(process.stdout, raw, progress))
+            yield _Stream(process.stdout, raw, progress)
             while process.stdout.read(_CHUNK):
                 pass
             if (words := process.finish()) is not None:
