@@ -17,6 +17,8 @@ _SYS_OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
+_TRIES = 100
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENAMETOOLONG)
 
 
 class _OpenHow(ctypes.Structure):
@@ -41,11 +43,29 @@ class Inside:
         resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV
         how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
         path = os.fsencode(name)
-        descriptor = self._libc.syscall(_SYS_OPENAT2, self._root, path, ctypes.byref(how), ctypes.sizeof(how))
-        if descriptor < 0:
+        for _ in range(_TRIES):
+            descriptor = self._libc.syscall(_SYS_OPENAT2, self._root, path, ctypes.byref(how), ctypes.sizeof(how))
+            if descriptor >= 0:
+                return int(descriptor)
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), name)
-        return int(descriptor)
+            if code != errno.EAGAIN:  # a mount or rename anywhere, while ".." was resolved
+                break
+        raise OSError(code, os.strerror(code), name)
+
+    def _open_regular(self, name: str) -> int | None:
+        """A regular file, open for reading, or None where there is none. Nothing else is opened: it may be a device."""
+        try:
+            found = self._open(name, os.O_PATH)
+        except OSError as error:
+            if error.errno in _NOTHING_THERE:
+                return None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                return None
+            return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(found)
 
     @contextmanager
     def _parent(self, name: str, *, make: bool) -> Iterator[tuple[int, str]]:
@@ -67,60 +87,59 @@ class Inside:
             os.close(self._open(str(path), os.O_PATH | os.O_DIRECTORY))
         except FileNotFoundError:
             with self._parent(str(path), make=True) as (parent, last):
-                with suppress(FileExistsError):
-                    os.mkdir(last, mode, dir_fd=parent)
-                os.chmod(last, mode, dir_fd=parent)
+                os.mkdir(last, mode, dir_fd=parent)  # raises FileExistsError for a link that leads nowhere
+                made = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+                try:
+                    os.fchmod(made, mode)
+                finally:
+                    os.close(made)
 
     def write(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> None:
         """Replace whatever ``name`` is (a link too) by a regular file of root's, and of ``group``."""
-        with self._parent(name, make=True) as (parent, last):
-            temporary = f".{last}.{os.getpid()}~"
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=parent)
+        with self._replacing(name) as (parent, temporary):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(temporary, flags, mode, dir_fd=parent)
-            with open(descriptor, "w") as handle:  # noqa: PTH123 - a descriptor
+            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:  # noqa: PTH123 - a descriptor
                 os.fchown(descriptor, 0, group)
                 os.fchmod(descriptor, mode)
                 handle.write(text)
-            self._replace(parent, temporary, last)
-
-    def _replace(self, parent: int, temporary: str, last: str) -> None:
-        try:
-            os.rename(temporary, last, src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError:
-            os.unlink(temporary, dir_fd=parent)
-            raise
 
     def link(self, name: str, target: str) -> None:
         """Replace ``name`` by a symbolic link to ``target``, a path of the guest's."""
+        with self._replacing(name) as (parent, temporary):
+            os.symlink(target, temporary, dir_fd=parent)
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[tuple[int, str]]:
+        """The directory of ``name``, and a new name in it that takes its place at the end, or is removed."""
         with self._parent(name, make=True) as (parent, last):
             temporary = f".{last}.{os.getpid()}~"
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
-            os.symlink(target, temporary, dir_fd=parent)
-            self._replace(parent, temporary, last)
+            try:
+                yield parent, temporary
+                os.rename(temporary, last, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=parent)
+                raise
 
     def remove(self, name: str) -> None:
         """Remove the file or link ``name`` where it is there; directories stay."""
-        with suppress(FileNotFoundError, NotADirectoryError), self._parent(name, make=False) as (parent, last):
+        gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+        with suppress(*gone), self._parent(name, make=False) as (parent, last):
             os.unlink(last, dir_fd=parent)
 
     def read(self, name: str, limit: int = 1 << 20) -> str | None:
         """The text of a regular file (links are followed within the tree), or None where there is none.
 
-        Never blocks on a pipe or device that stands there instead, never reads more than ``limit`` bytes.
+        Never reads more than ``limit`` bytes. Bytes that are no UTF-8 come through ``write`` as they were.
         """
-        try:
-            descriptor = self._open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO, errno.EACCES):
-                return None
-            raise
+        descriptor = self._open_regular(name)
+        if descriptor is None:
+            return None
         with open(descriptor, "rb") as handle:  # noqa: PTH123 - a descriptor
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            return handle.read(limit).decode("utf-8", "replace")
+            return handle.read(limit).decode("utf-8", "surrogateescape")
 
     def exists(self, name: str) -> bool:
         """Whether ``name`` itself is there, whatever it is; a link is not followed."""
@@ -144,14 +163,13 @@ class Inside:
 
     def copy_out(self, name: str, target: Path, limit: int) -> bool:
         """Copy a regular file of the tree, at most ``limit`` bytes, to a new file of the host; False if it is none."""
-        try:
-            descriptor = self._open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except OSError:
+        descriptor = self._open_regular(name)
+        if descriptor is None:
             return False
-        with open(descriptor, "rb") as source, target.open("xb") as copy:  # noqa: PTH123 - a descriptor
-            state = os.fstat(descriptor)
-            if not stat.S_ISREG(state.st_mode) or state.st_size > limit:
+        with open(descriptor, "rb") as source:  # noqa: PTH123 - a descriptor
+            if os.fstat(descriptor).st_size > limit:
                 return False
-            while block := source.read(min(limit - copy.tell(), 1 << 20)):
-                copy.write(block)
+            with target.open("xb") as copy:
+                while block := source.read(min(limit - copy.tell(), 1 << 20)):
+                    copy.write(block)
         return True

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from vstools.paths import Paths
 
 __all__ = [
     "Runner",
+    "Stop",
     "Surroundings",
     "attach",
     "console",
@@ -32,7 +34,6 @@ __all__ = [
     "reset_logs",
     "settle",
     "state",
-    "stop",
     "write_config",
 ]  # fmt: skip
 
@@ -44,6 +45,7 @@ _OPTIONAL = "/dev/.lxc/"
 _START_PATIENCE = 120.0
 Runner = subprocess.Popen[bytes]
 _KILL_PATIENCE = 30.0
+_ASK_AGAIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -175,25 +177,38 @@ def init_pid(paths: Paths, name: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def stop(paths: Paths, name: str, patience: float) -> bool:
-    """Ask the guest to shut down and wait; after ``patience`` seconds kill it.
+class Stop:
+    """A guest that was asked to shut down. The asking is done here, ``wait`` waits for its end."""
 
-    Returns whether it went by itself. Raises VsError when it is still there after the kill.
-    """
+    def __init__(self, paths: Paths, name: str) -> None:
+        self._paths, self._name = paths, name
+        (paths.runtime_of(name) / "stopping").touch()  # a guest that is just restarting itself ends, too
+        self._asked: int | None = None
+        self._ask()
 
-    (paths.runtime_of(name) / "stopping").touch()  # a guest that is just restarting itself ends, too
-    asked: set[int | None] = {None}
+    def _ask(self) -> None:
+        self._asked = init_pid(self._paths, self._name)
+        self._next = time.monotonic() + _ASK_AGAIN
+        if self._asked is not None:
+            _request_shutdown(self._paths, self._name, self._asked)
 
-    def gone() -> bool:
-        if has_monitor(paths, name) and (pid := init_pid(paths, name)) not in asked:
-            asked.add(pid)
-            _ask(paths, name)
-        return not is_running(paths, name)
+    def _is_gone(self) -> bool:
+        """Whether nothing of the guest is left; asks again where it had restarted itself in the last moment."""
+        if not is_running(self._paths, self._name):
+            return True
+        if time.monotonic() >= self._next and not Path(f"/proc/{self._asked}").exists():
+            self._ask()
+        return False
 
-    if wait_until(gone, patience=patience, pause=0.05):
-        return True
-    kill(paths, name)
-    return False
+    def wait(self, patience: float) -> bool:
+        """Whether the guest went by itself; after ``patience`` seconds it is killed.
+
+        Raises VsError when it is still there after the kill.
+        """
+        if wait_until(self._is_gone, patience=patience, pause=0.01):
+            return True
+        kill(self._paths, self._name)
+        return False
 
 
 def kill(paths: Paths, name: str) -> None:
@@ -204,11 +219,8 @@ def kill(paths: Paths, name: str) -> None:
         raise VsError(f"guest {name} does not stop", "even SIGKILL did not end it; dmesg may tell why")
 
 
-def _ask(paths: Paths, name: str) -> None:
+def _request_shutdown(paths: Paths, name: str, pid: int) -> None:
     """Send what the guest's init understands: SIGRTMIN+3 to systemd, ``poweroff`` run inside for any other."""
-    pid = init_pid(paths, name)
-    if pid is None:
-        return
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

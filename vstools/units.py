@@ -24,8 +24,13 @@ def cgroup(name: str) -> str:
 
 def start(name: str) -> bool:
     """Start the unit and wait; False when it failed (the phases left their reason in ``failures``)."""
-    run.run(["systemctl", "reset-failed", unit(name)], check=False)
+    reset(name)
     return not run.run(["systemctl", "start", unit(name)], timeout=_DEADLINE, check=False).code
+
+
+def reset(name: str) -> None:
+    """Let systemd forget that the unit failed."""
+    run.run(["systemctl", "reset-failed", unit(name)], check=False)
 
 
 def main_has_ended() -> bool:

@@ -8,6 +8,7 @@ kill at any point, and doing it twice does no harm.
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from vstools.storage import mounts, plain
 from vstools.tree import identity
 
 ANNOUNCEMENTS = 3
-_PAUSE = 0.05
+_PAUSE = 0.03
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,12 @@ def announce(paths: Paths, name: str) -> None:
     addresses = [(link, address.ip) for link in start.links for address in link.addresses if address.ip.version == 4]
     if not addresses:
         return
-    with kernel.inside(start.record.netns):
+    with kernel.inside(start.record.netns), ExitStack() as stack:
+        wires = [stack.enter_context(arp.Announcer(link.name, address, link.mac)) for link, address in addresses]
         for turn in range(ANNOUNCEMENTS):
             time.sleep(_PAUSE if turn else 0)
-            for link, address in addresses:
-                arp.announce(link.name, address, link.mac)
+            for wire in wires:
+                wire.announce()
 
 
 def reboot(paths: Paths, name: str) -> None:
@@ -185,8 +187,11 @@ def stop(paths: Paths, name: str) -> bool:
     if not lxc.is_running(paths, name):
         return True
     hooks.run_all(paths, name, "pre-stop", must=False)
+    request = lxc.Stop(paths, name)
     checkpoint("stop:asked")
-    return lxc.stop(paths, name, _stop_timeout(paths))
+    from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down: ``undo`` needs it
+
+    return request.wait(_stop_timeout(paths))
 
 
 def _stop_timeout(paths: Paths) -> float:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vstools import log, lxc
+from vstools import log, lxc, units
 from vstools.config import guests
 from vstools.errors import Refused
 from vstools.lifecycle.host import guest_lock, settings
@@ -56,6 +56,8 @@ def remove(paths: Paths, name: str) -> None:
         check_removable(paths, name)
         with log.change("remove", name):
             forget(paths, name)
+            if paths.systemd:
+                units.reset(name)
 
 
 def check_template(paths: Paths, name: str, archive: Path) -> None:

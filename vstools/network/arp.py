@@ -36,11 +36,22 @@ def probe(device: str, address: IPv4Address, stop: Callable[[], bool] = lambda: 
     return None
 
 
-def announce(device: str, address: IPv4Address, mac: str) -> None:
-    """One gratuitous ARP request (RFC 5227, 2.3) from the namespace we are in."""
-    own = bytes.fromhex(mac.replace(":", ""))
-    with _socket(device) as wire:
-        wire.send(_packet(own, address.packed, address.packed))
+class Announcer:
+    """Sends gratuitous ARP requests (RFC 5227, 2.3) for one address, from the namespace that it was made in."""
+
+    def __init__(self, device: str, address: IPv4Address, mac: str) -> None:
+        self._packet = _packet(bytes.fromhex(mac.replace(":", "")), address.packed, address.packed)
+        self._wire = _socket(device)
+
+    def __enter__(self) -> "Announcer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wire.close()
+
+    def announce(self) -> None:
+        """Send one."""
+        self._wire.send(self._packet)
 
 
 def _socket(device: str) -> socket.socket:

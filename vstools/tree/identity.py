@@ -3,6 +3,7 @@
 The tree may be hostile: every path is resolved inside it (inside.py).
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from vstools import run
 from vstools.errors import VsError
-from vstools.guest import Guest, Names
+from vstools.guest import IDS, Guest, Names
 from vstools.inside import Inside
 from vstools.render import render
 
@@ -163,8 +164,8 @@ def _lock_root(tree: Inside) -> None:
 def _shadow_group(tree: Inside) -> int:
     for line in (tree.read("etc/group") or "").splitlines():
         fields = line.split(":")
-        if fields[0] == "shadow" and len(fields) > 2 and fields[2].isdigit() and int(fields[2]) < 65536:
-            return int(fields[2])
+        if fields[0] == "shadow" and len(fields) > 2 and re.fullmatch("[0-9]{1,5}", fields[2]):
+            return int(fields[2]) if int(fields[2]) < IDS else 0
     return 0
 
 
