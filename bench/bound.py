@@ -7,8 +7,10 @@ from bench.contestant import folder
 from bench.programs import run
 
 ID_BASE = 45000 * 65536
-_SCRIPT = 'tar -x -f "$1" -C "$2" --numeric-owner --xattrs --xattrs-include="*" --exclude="./dev/*" ' \
-          '&& sync -f "$2" && exec lxc-start -n "$3" -P "$4"'
+_SCRIPT = (
+    'tar -x -f "$1" -C "$2" --numeric-owner --xattrs --xattrs-include="*" --exclude="./dev/*" '
+    '&& sync -f "$2" && exec lxc-start -n "$3" -P "$4"'
+)
 _CONFIG = """\
 lxc.uts.name = {guest}
 lxc.rootfs.path = dir:{tree}

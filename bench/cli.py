@@ -26,7 +26,10 @@ def measure(options: argparse.Namespace) -> Report:
     with place.workplace() as work:
         answer = place.inside(work, "cli", question)
     return Report(
-        "cli", OURS, {"rounds": f"{options.rounds} of {_PAIRS} pairs"}, answer["samples"],
+        "cli",
+        OURS,
+        {"rounds": f"{options.rounds} of {_PAIRS} pairs"},
+        answer["samples"],
         (Expectation(QUERY, OURS, BARE, 9.0),),
     )
 

@@ -33,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bench/run", description="Measure vs-tools beside a peer and a lower bound."
-    )
+    parser = argparse.ArgumentParser(prog="bench/run", description="Measure vs-tools beside a peer and a lower bound.")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
     for name, module, sentence in (
         ("create", create, "create and start a guest until its init runs, and stop it"),

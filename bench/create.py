@@ -20,10 +20,18 @@ START, RETURNED, STOP = "create+start", "command returned", "stop"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", help="Debian release of the tree (the host's own)")
-    parser.add_argument("--only", type=_contestants, default=CONTESTANTS, metavar="A,B",
-                        help=f"contestants, of {','.join(CONTESTANTS)} (all)")
-    parser.add_argument("--privileged-peer", action="store_true",
-                        help="let the peer run its guests as the host's root: what it takes without shifting ids")
+    parser.add_argument(
+        "--only",
+        type=_contestants,
+        default=CONTESTANTS,
+        metavar="A,B",
+        help=f"contestants, of {','.join(CONTESTANTS)} (all)",
+    )
+    parser.add_argument(
+        "--privileged-peer",
+        action="store_true",
+        help="let the peer run its guests as the host's root: what it takes without shifting ids",
+    )
 
 
 def _contestants(text: str) -> tuple[str, ...]:
@@ -49,7 +57,10 @@ def measure(options: argparse.Namespace) -> Report:
         answer = place.inside(work, "create", question)
     facts = {"rounds": str(options.rounds), "tree": f"{suite} of {tree.stat().st_size >> 20} MiB"}
     return Report(
-        "create", "ours", {**facts, **answer["facts"]}, answer["samples"],
+        "create",
+        "ours",
+        {**facts, **answer["facts"]},
+        answer["samples"],
         _expectations(next((name for name in answer["samples"][START] if name not in CONTESTANTS), "peer")),
     )
 

@@ -43,7 +43,10 @@ class Kind:
 KINDS = {
     "incus": Kind(
         ("incus-base", "incus-client"),
-        "usr/libexec/incus/incusd", "usr/bin/incus", ("usr/bin/incus", "admin"), "INCUS_DIR",
+        "usr/libexec/incus/incusd",
+        "usr/bin/incus",
+        ("usr/bin/incus", "admin"),
+        "INCUS_DIR",
     ),
     "lxd": Kind(("lxd", "lxd-client"), "usr/bin/lxd", "usr/bin/lxc", ("usr/bin/lxd",), "LXD_DIR"),
 }
@@ -80,8 +83,9 @@ class Peer:
     def _environment(self, unpacked: Path) -> dict[str, str]:
         libraries = [path for path in unpacked.glob("usr/lib/*-linux-gnu*") if path.is_dir()]
         return {
-            "PATH": ":".join(f"{root}{part}" for root in (unpacked, "") for part in
-                             ("/usr/sbin", "/usr/bin", "/sbin", "/bin")),
+            "PATH": ":".join(
+                f"{root}{part}" for root in (unpacked, "") for part in ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+            ),
             "LD_LIBRARY_PATH": ":".join(str(path) for path in libraries),
             "HOME": str(self._home),
             self._kind.variable: str(self._state),

@@ -58,16 +58,31 @@ def inside(work: Path, bench: str, question: dict[str, Any]) -> dict[str, Any]:
     """
     (work / QUESTION).write_text(json.dumps(question))
     argv = [
-        "setpriv", "--pdeathsig", "KILL",
-        "unshare", "--mount", "--net", "--pid", "--propagation", "private",
-        "--fork", "--kill-child", "--mount-proc",
-        "sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", "bench.inside", bench, str(work),
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--net",
+        "--pid",
+        "--propagation",
+        "private",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-c",
+        '"$@"; exit $?',
+        "sh",
+        sys.executable,
+        "-m",
+        "bench.inside",
+        bench,
+        str(work),
     ]
     environ = environment({"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"})
     try:
-        subprocess.run(
-            argv, env=environ, stdin=subprocess.DEVNULL, check=False, preexec_fn=_go_to_root_cgroups
-        )
+        subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, check=False, preexec_fn=_go_to_root_cgroups)
     except subprocess.SubprocessError as error:
         raise BenchError("this host's cgroups cannot be entered; the bench needs root outside a container") from error
     try:

@@ -35,8 +35,15 @@ def run(
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
-            words, input=stdin, capture_output=True, text=True, errors="replace",
-            timeout=timeout, env=environment(env), cwd=folder, check=False,
+            words,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=environment(env),
+            cwd=folder,
+            check=False,
         )
     except FileNotFoundError as error:
         raise BenchError(f"{words[0]} is not installed") from error
@@ -65,8 +72,11 @@ class Timed:
         self._begun = time.perf_counter()
         try:
             self._process = subprocess.Popen(
-                self.argv, env=environment(env),
-                stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
+                self.argv,
+                env=environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
             )
         except FileNotFoundError as error:
             raise BenchError(f"{self.argv[0]} is not installed") from error

@@ -68,14 +68,19 @@ def as_json(report: Report) -> str:
     }
     expectations = [
         {
-            "expected": str(expectation), "limit": round(limit, 6), "measured": round(measured, 6),
+            "expected": str(expectation),
+            "limit": round(limit, 6),
+            "measured": round(measured, 6),
             "met": measured <= limit,
         }
         for expectation, limit, measured in report.verdicts()
     ]
     whole = {
-        "bench": report.bench, "subject": report.subject, "facts": dict(report.facts),
-        "metrics": metrics, "expectations": expectations,
+        "bench": report.bench,
+        "subject": report.subject,
+        "facts": dict(report.facts),
+        "metrics": metrics,
+        "expectations": expectations,
     }
     return json.dumps(whole, indent=2)
 

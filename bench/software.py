@@ -53,8 +53,16 @@ def tree(suite: str) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.tar")
         run(
-            ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(TREE_PACKAGES)}",
-             *_apt_options(), suite, partial, *_sources(suite)],
+            [
+                "mmdebstrap",
+                "--mode=root",
+                "--variant=minbase",
+                f"--include={','.join(TREE_PACKAGES)}",
+                *_apt_options(),
+                suite,
+                partial,
+                *_sources(suite),
+            ],
             timeout=1800,
         )
         partial.rename(path)

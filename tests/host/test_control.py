@@ -29,7 +29,9 @@ def running(host: Host, name: str) -> bool:
 
 def reachable(number: int) -> bool:
     """Whether the host's ping gets an answer."""
-    return not subprocess.run(["ping", "-c1", "-W2", f"{NET}.{number}"], stdout=subprocess.DEVNULL, check=False).returncode
+    return not subprocess.run(
+        ["ping", "-c1", "-W2", f"{NET}.{number}"], stdout=subprocess.DEVNULL, check=False
+    ).returncode
 
 
 @pytest.fixture
@@ -115,7 +117,9 @@ def test_tmpfs_is_the_hosts_and_new_after_a_reboot(host: Host, small: Path) -> N
 def test_limits_are_the_kernels(host: Host, small: Path) -> None:
     assert create(host, "web", 10, small, "--rss", "64", "--proc", "20", "--cpu", "1/2").code == 0
     host.ok("vs-control", "--name", "web", "--start")
-    assert host.inside("web", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22; do sleep 9 & done").code
+    assert host.inside(
+        "web", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22; do sleep 9 & done"
+    ).code
     eater = "x=0123456789abcdef; while :; do x=$x$x; done"
     assert host.inside("web", eater).code != 0, "a process past the memory limit is killed"
     assert host.vs("vs-enter", "--name", "web", "--rescue", "--", "sh", "-c", "exit 0").code == 0
@@ -169,7 +173,15 @@ def _hook(host: Host, phase: str, text: str, name: str = "web") -> None:
 
 def test_hooks_run_in_util_vservers_order(web: Host, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    for phase in ("prepre-start", "pre-start", "post-start.d/10-a", "post-start.d/20-b", "pre-stop", "post-stop", "postpost-stop"):
+    for phase in (
+        "prepre-start",
+        "pre-start",
+        "post-start.d/10-a",
+        "post-start.d/20-b",
+        "pre-stop",
+        "post-stop",
+        "postpost-stop",
+    ):
         _hook(web, phase, f'echo "$1 $2 {phase.rpartition("/")[2]}" >> {trace}')
     web.ok("vs-control", "--name", "web", "--start")
     web.ok("vs-control", "--name", "web", "--stop")

@@ -198,7 +198,12 @@ def test_hostile_template_is_refused_and_changes_nothing(host: Host, tmp_path: P
     assert Path("/etc/passwd").read_bytes() == passwd
 
 
-NO_ARCHIVE = {"empty": b"", "text": b"no archive\n" * 100, "broken gzip": b"\x1f\x8b\x08 broken", "zeros": b"\0" * 10240}
+NO_ARCHIVE = {
+    "empty": b"",
+    "text": b"no archive\n" * 100,
+    "broken gzip": b"\x1f\x8b\x08 broken",
+    "zeros": b"\0" * 10240,
+}
 
 
 @pytest.mark.parametrize("case", NO_ARCHIVE)
@@ -253,7 +258,14 @@ def test_guests_made_at_once_get_contexts_and_addresses_of_their_own(host: Host,
 def _steps(host: Host, small: Path, tmp_path: Path) -> list[str]:
     trace = tmp_path / "trace"
     done = host.vs(
-        "vs-create", "--name", "trace", "--interface", f"{NET}.200", "--template", str(small), VS_TOOLS_FAULT_TRACE=str(trace)
+        "vs-create",
+        "--name",
+        "trace",
+        "--interface",
+        f"{NET}.200",
+        "--template",
+        str(small),
+        VS_TOOLS_FAULT_TRACE=str(trace),
     )
     assert done.code == 0, done
     return list(dict.fromkeys(trace.read_text().split()))
