@@ -150,6 +150,14 @@ class Inside:
             return False
         return True
 
+    def is_directory(self, name: str) -> bool:
+        """Whether ``name`` itself is a directory; a link to one is none."""
+        try:
+            with self._parent(name, make=False) as (parent, last):
+                return stat.S_ISDIR(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode)
+        except OSError:
+            return False
+
     def names(self, name: str) -> tuple[str, ...]:
         """The sorted names in a directory; none where there is no such directory."""
         try:

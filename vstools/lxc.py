@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -45,6 +47,7 @@ _OPTIONAL = "/dev/.lxc/"
 _START_PATIENCE = 120.0
 Runner = subprocess.Popen[bytes]
 _KILL_PATIENCE = 30.0
+_LISTEN_PATIENCE = 10.0
 _ASK_AGAIN = 2.0
 
 
@@ -172,8 +175,11 @@ def state(paths: Paths, name: str) -> str:
 
 
 def init_pid(paths: Paths, name: str) -> int | None:
-    """The host's pid of the guest's init, None when it has none."""
-    text = run.run(_lxc("lxc-info", paths, name, "-p", "-H"), timeout=30, check=False).out.strip()
+    """The host's pid of the guest's init, None when it has none or LXC does not answer."""
+    try:
+        text = run.run(_lxc("lxc-info", paths, name, "-p", "-H"), timeout=30, check=False).out.strip()
+    except VsError:
+        return None
     return int(text) if text.isdigit() else None
 
 
@@ -213,10 +219,34 @@ class Stop:
 
 def kill(paths: Paths, name: str) -> None:
     """End the guest at once. Raises VsError when it is still there after SIGKILL."""
-    if is_running(paths, name):
+    if not is_running(paths, name):
+        return
+    with suppress(VsError):
         run.run(_lxc("lxc-stop", paths, name, "-k"), timeout=_KILL_PATIENCE, check=False)
+    if wait_until(lambda: not is_running(paths, name), patience=_LISTEN_PATIENCE):
+        return
+    _kill_monitor(paths, name)
     if not wait_until(lambda: not is_running(paths, name), patience=_KILL_PATIENCE):
         raise VsError(f"guest {name} does not stop", "even SIGKILL did not end it; dmesg may tell why")
+
+
+def _kill_monitor(paths: Paths, name: str) -> None:
+    """End a monitor that does not listen: it is stuck in a start. What it started dies with it."""
+    pid = _monitor_pid(paths, name)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _monitor_pid(paths: Paths, name: str) -> int | None:
+    """The process that listens on the guest's command socket (SO_PEERCRED, ``man 7 unix``), None where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(f"\0{paths.runtime_of(name)}/command")
+        except OSError:
+            return None
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid) or None
 
 
 def _request_shutdown(paths: Paths, name: str, pid: int) -> None:

@@ -9,7 +9,7 @@ from vstools.files import directory, write
 from vstools.paths import Paths
 
 SLICE = "vsguests.slice"
-_DEADLINE = 900.0
+_DEADLINE = 4000.0  # past the unit's own deadlines
 
 
 def unit(name: str) -> str:
@@ -39,8 +39,9 @@ def main_has_ended() -> bool:
 
 
 def stop(name: str) -> None:
-    """Stop the unit and wait for its end, clean-up included."""
+    """Stop the unit and wait for its end, clean-up included; a start that is cut short so is no failure."""
     run.run(["systemctl", "stop", unit(name)], timeout=_DEADLINE)
+    reset(name)
 
 
 def is_idle(name: str) -> bool:
@@ -50,11 +51,11 @@ def is_idle(name: str) -> bool:
 
 
 def enable(paths: Paths, name: str, depends: tuple[str, ...]) -> None:
-    """Let the guest start with the host, after those it depends on."""
+    """Let the guest start with the host, after those it depends on where they start with it, too."""
     folder = paths.root / "etc/systemd/system" / f"{unit(name)}.d"
     if depends:
         others = " ".join(unit(other) for other in depends)
-        write(directory(folder) / "depends.conf", f"[Unit]\nAfter={others}\nWants={others}\n")
+        write(directory(folder) / "depends.conf", f"[Unit]\nAfter={others}\n")
     else:
         _drop(paths, name)
     run.run(["systemctl", "daemon-reload"])
@@ -63,8 +64,8 @@ def enable(paths: Paths, name: str, depends: tuple[str, ...]) -> None:
 
 def disable(paths: Paths, name: str) -> None:
     """Let the guest no longer start with the host."""
-    run.run(["systemctl", "disable", "--quiet", unit(name)])
     _drop(paths, name)
+    run.run(["systemctl", "disable", "--quiet", unit(name)])
 
 
 def _drop(paths: Paths, name: str) -> None:

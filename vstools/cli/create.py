@@ -31,13 +31,15 @@ def create(
         list[str] | None,
         typer.Option("--include", help="with --debootstrap: one more package (repeatable)", metavar="PKG"),
     ] = None,
-    domain: Annotated[str | None, typer.Option("--domain", help="DNS domain")] = None,
+    domain: Annotated[str | None, typer.Option("--domain", help="DNS domain", metavar="DOMAIN")] = None,
     nameserver: Annotated[
         list[str] | None, typer.Option("--nameserver", help="name server (repeatable)", metavar="ADDR")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="network device or bridge of the host")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="network device or bridge of the host", metavar="DEV")
+    ] = None,
     prefix: Annotated[
-        int | None, typer.Option("--prefix", help="prefix length of the addresses", min=1, max=128)
+        int | None, typer.Option("--prefix", help="prefix length of the addresses", min=1, max=128, metavar="BITS")
     ] = None,
     rss: Annotated[str | None, typer.Option("--rss", help="memory limit", metavar="MIB")] = None,
     disk: Annotated[str | None, typer.Option("--disk", help="disk limit", metavar="MIB")] = None,

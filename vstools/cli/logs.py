@@ -18,18 +18,18 @@ def log(
 
     Nothing in the guest can reach the terminal but printable text.
     """
-    from vstools import guestlog
     from vstools.config import registry
+    from vstools.lifecycle import logs
 
     paths = installation.from_environment()
     registry.require(paths, name)
     if follow:
-        for line in guestlog.follow(paths, name):
+        for line in logs.follow(paths, name):
             print(line, flush=True)
         return
     for title, lines in (
-        ("console", guestlog.console(paths, name, boot=boot)),
-        ("journal", guestlog.journal(paths, name, boot=boot)),
+        ("console", logs.console(paths, name, boot=boot)),
+        ("journal", logs.journal(paths, name, boot=boot)),
     ):
         print(f"-- {title} of {name} --", file=sys.stderr)
         for line in lines:

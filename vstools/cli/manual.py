@@ -41,7 +41,7 @@ def page(name: str) -> str:
         "man.8",
         name=name,
         version=__version__,
-        summary=_roff(paragraphs[0].rstrip(".")),
+        summary=_roff(paragraphs[0].split(". ")[0].rstrip(".")),
         synopsis=_roff(" ".join(_usage(parameter) for parameter in found.params)),
         paragraphs=[_roff(text) for text in paragraphs],
         options=options,

@@ -270,11 +270,12 @@ def addresses_in_use(paths: Paths) -> dict[str, str]:
     return used
 
 
-def contexts_in_use(paths: Paths) -> dict[int, str]:
-    """Every context of this host (also of guests being made), with the guest's name."""
+def contexts_in_use(paths: Paths, but: str = "") -> dict[int, str]:
+    """Every context of this host (also of guests being made) with its guest's name; the guest ``but`` is left out."""
     used: dict[int, str] = {}
     for config in sorted(paths.guests.glob("*")):
+        name = config.name.removeprefix(STAGED)
         context = _Reader(config, Faults()).get("context", whole_number(0, 1 << 32))
-        if context is not None:
-            used.setdefault(context, config.name.removeprefix(STAGED))
+        if context is not None and name != but:
+            used.setdefault(context, name)
     return used

@@ -77,13 +77,14 @@ def stop(paths: Paths, name: str) -> None:
     """Stop the guest and wait until nothing of it is left; also clears what a killed command left of it."""
     guests.require(paths, name)
     with guest_lock(paths, name):
-        if not lxc.is_running(paths, name) and not paths.runtime_of(name).exists():
+        by_unit = paths.systemd and not units.is_idle(name)
+        if not by_unit and not lxc.is_running(paths, name) and not paths.runtime_of(name).exists():
             return
         with log.change("stop", name):
-            if paths.systemd and not units.is_idle(name):
+            if by_unit:
                 units.stop(name)
-            elif lxc.is_running(paths, name) and not phases.stop(paths, name):
-                log.warn(f"guest {name} did not shut down in time and was killed")
+            else:
+                phases.stop(paths, name)
             phases.cleanup(paths, name)
 
 

@@ -207,6 +207,8 @@ def create(paths: Paths, creation: Creation, progress: unpack.Progress = lambda 
     """Make the guest. Raises Refused when its address answers on the wire, VsError when anything fails; either
     way nothing is left. Killed at any point, ``sweep`` finds what is left."""
     name = creation.request.name
+    if creation.settings.conf.fake_os:
+        log.warn("FAKE_OS in create.conf has no effect: a mainline kernel shows its own release")
     plain.barrier(paths)
     files.directory(paths.guests)
     with guest_lock(paths, name, patience=0), log.change(f"create from {creation.source}", name):

@@ -83,8 +83,10 @@ def address(paths: Paths) -> str:
     used = guests.addresses_in_use(paths)
     for line in settings(paths).networks.lines:
         if not line.vlan and line.net in _CANDIDATES:
-            free = (host for host in line.net.hosts() if host != line.gateway and bracketed(host) not in used)
-            return str(next(free))
+            for host in line.net.hosts():
+                if host != line.gateway and bracketed(host) not in used:
+                    return str(host)
+            raise Refused(f"every address of {line.net} is taken", "vs-remove a guest that is no longer needed")
     raise Refused("networks.conf has no local network", "install.sh --demo makes one")
 
 

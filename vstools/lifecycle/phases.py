@@ -93,6 +93,7 @@ def prepare(paths: Paths, name: str) -> str:
 
     start = decide(paths, name)
     kernel.check_devices(tuple(link for link in start.links if link.device != _local_bridge()))
+    _check_mount_points(paths, start.guest)
     with runtime_lock(paths, name):
         if lxc.is_running(paths, name):
             raise Refused(f"guest {name} runs already", "vs-control shows its state")
@@ -103,6 +104,16 @@ def prepare(paths: Paths, name: str) -> str:
             undo(paths, name)
             raise
     return start.record.token
+
+
+def _check_mount_points(paths: Paths, guest: Guest) -> None:
+    """LXC mounts there: a link left by the guest's root would lead it astray, a pipe would hold it for ever."""
+    places = ("dev", "proc", "sys", *(("tmp",) if guest.limits.tmpfs is not None else ()))
+    with Inside(paths.tree_of(guest.name)) as tree:
+        for place in places:
+            if tree.exists(place) and not tree.is_directory(place):
+                where = paths.tree_of(guest.name) / place
+                raise Refused(f"guest {guest.name} cannot be started: {where} is no directory", "make it one")
 
 
 def _local_bridge() -> str:
@@ -191,7 +202,10 @@ def stop(paths: Paths, name: str) -> bool:
     checkpoint("stop:asked")
     from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down: ``undo`` needs it
 
-    return request.wait(_stop_timeout(paths))
+    by_itself = request.wait(_stop_timeout(paths))
+    if not by_itself:
+        log.warn(f"guest {name} did not shut down in time and was killed")
+    return by_itself
 
 
 def _stop_timeout(paths: Paths) -> float:

@@ -50,10 +50,12 @@ def _dead(paths: Paths) -> list[str]:
 
 def sweep_one(paths: Paths, name: str) -> None:
     """Remove what a dead command left of one guest. The caller holds the guest's lock."""
-    staged, config = paths.guests / f"{STAGED}{name}", paths.config_of(name)
+    config = paths.config_of(name)
     if config.is_dir():
         (config / MADE).unlink(missing_ok=True)
-    elif staged.is_dir() and _made_by(paths, name):
+    elif (paths.guests / f"{DOOMED}{name}").is_dir():
+        _forget_files(paths, name)
+    elif _made_by(paths, name):
         plain.doom(paths, name)
     for prefix in (STAGED, DOOMED):
         if os.path.lexists(paths.trees / f"{prefix}{name}") or (paths.guests / f"{prefix}{name}").is_dir():
@@ -101,8 +103,13 @@ def forget(paths: Paths, name: str) -> None:
     drop_config(paths, doomed.name)
     paths.config_of(name).rename(doomed)
     files.sync_directory(paths.guests)
+    _forget_files(paths, name)
+    drop_config(paths, doomed.name)
+
+
+def _forget_files(paths: Paths, name: str) -> None:
+    """What a guest has beside its directory, which is among the doomed ones until all of this is gone."""
     plain.doom(paths, name)
     plain.clear(paths, f"{DOOMED}{name}")
     if paths.log_of(name).is_dir():
         shutil.rmtree(paths.log_of(name))
-    drop_config(paths, doomed.name)

@@ -82,7 +82,9 @@ def _mac_of(context: int, index: int) -> str:
 def interface(nic: Nic, network: Network | None, conf: CreateConf) -> Interface:
     """The address with its prefix; raises Refused when nothing tells the prefix."""
     prefix = nic.prefix or (network.net.prefixlen if network else conf.prefix)
-    if prefix is None or prefix > nic.address.max_prefixlen:
+    if prefix is not None and prefix > nic.address.max_prefixlen:
+        raise Refused(f"/{prefix} is no prefix length for {nic.address}", f"it is at most {nic.address.max_prefixlen}")
+    if prefix is None:
         raise Refused(f"{nic.address} is in no network of networks.conf", "add a line for it, or give --prefix")
     return ipaddress.ip_interface(f"{nic.address}/{prefix}")
 

@@ -27,15 +27,15 @@ class Mirrors:
 
 
 def mirrors(conf: CreateConf) -> Mirrors:
-    """create.conf's mirrors where they are given, else those of the host's own apt; raises Refused."""
+    """create.conf's mirrors where it names one, else those of the host's own apt; raises Refused."""
     main, security = conf.main_mirror, conf.update_mirror
     for key, url in (("MAIN_MIRROR", main), ("UPDATE_MIRROR", security)):
         if url and not re.fullmatch(r"(https?|file|copy|cdrom|mirror\+https?):/[^\s<>\[\]\"']+", url):
             raise Refused(f"{key} in create.conf is no address of a mirror: {url!r}", "empty it to use the host's own")
-    if main and security:
+    if main:
         return Mirrors(main, security)
     own = parse_indextargets(run.run(["apt-get", "indextargets", "--format", _INDEXTARGETS], check=False).out)
-    return Mirrors(main or own.main, security or (own.security if not main else ""))
+    return Mirrors(own.main, security or own.security)
 
 
 def parse_indextargets(text: str) -> Mirrors:

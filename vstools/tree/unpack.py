@@ -89,6 +89,8 @@ class Checker:
 
     def _parts(self, name: str, what: str) -> tuple[str, ...]:
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
+        if "\0" in name:  # tar would read another name than this one
+            raise Refused(f"the template holds {what} with the impossible name {name!r}", "it is hostile")
         if name.startswith("/"):
             raise Refused(f"the template holds {what} with the absolute name {name!r}", "it is hostile or badly packed")
         if ".." in parts:
