@@ -3,6 +3,7 @@
 A test that needs a program belongs to tests/host.
 """
 
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import vstools.network.kernel  # noqa: F401 - pyroute2 runs uname and file while it is imported: not in a test
 from vstools.paths import Paths
 
 settings.register_profile(
@@ -73,6 +75,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("VS_TOOLS_") or name in ("SUDO_USER", "TERM"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", ["/usr/local/sbin/vs-test"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody is there to answer
 
 
 @pytest.fixture

@@ -108,7 +108,10 @@ def test_fields_may_be_empty_and_spaced(
         ("  eth0:10.0.1.0/24", "1:3: a line is VLAN:ADDRESS/PREFIX[,GATEWAY[,...]]"),
         ("²:10.0.1.0/24", "1:1: '²' is not a whole number from 0 to 4094"),
         (" 4095:10.0.1.0/24", "1:2: '4095' is not a whole number from 0 to 4094"),
-        ("0000000000000000000099999:10.0.1.0/24", "1:1: '0000000000000000000099999' is not a whole number from 0 to 4094"),
+        (
+            "000000000000000000000001:10.0.1.0/24",
+            "1:1: '000000000000000000000001' is not a whole number from 0 to 4094",
+        ),
         ("1:10.0.1.0", "1:3: '10.0.1.0' is not ADDRESS/PREFIX"),
         ("1:", "1:3: '' is not ADDRESS/PREFIX"),
         ("1:10.0.1.5/24", "1:3: 10.0.1.5/24 has host bits set"),
@@ -139,7 +142,7 @@ def test_all_faults_of_a_line_and_of_a_file_are_told_at_once(path: Path) -> None
     assert [fault.split(": ")[0] for fault in faults_of(path, text)] == ["1:1", "1:18", "1:20", "1:22", "3:1"]
 
 
-WORDS = st.sampled_from(["0", "1", "4095", "10.0.0.0/8", "10.0.0.1", "2001:db8::/32", "::1", "a.b", "x y", "", " ", "%"])
+WORDS = st.sampled_from(["0", "1", "4095", "10.0.0.0/8", "10.0.0.1", "2001:db8::/32", "::1", "a.b", "x y", "", "%"])
 
 
 @given(lines=st.lists(st.one_of(st.text(), st.builds("{}:{},{},{},{}".format, WORDS, WORDS, WORDS, WORDS, WORDS))))

@@ -55,8 +55,7 @@ def decide(paths: Paths, name: str) -> Start:
     """Read and check all that a start needs; raises Refused or BadFiles, changes nothing."""
     guest = guests.load(paths, name)
     host = settings(paths)
-    owner = next((other for other, taken in _others(paths, name) if taken == guest.context), None)
-    if owner:
+    if (owner := guests.contexts_in_use(paths, but=name).get(guest.context)) is not None:
         raise Refused(f"guest {name} has the context {guest.context} of guest {owner}", "each guest needs its own")
     tree = paths.tree_of(name)
     if not tree.is_dir() or tree.is_symlink():
@@ -78,10 +77,6 @@ def warn(start: Start) -> None:
     """Say which of the guest's limits this host cannot enforce."""
     for sentence in start.limits.unenforced:
         log.warn(f"guest {start.guest.name}: {sentence}")
-
-
-def _others(paths: Paths, name: str) -> list[tuple[str, int]]:
-    return [(other, context) for context, other in guests.contexts_in_use(paths).items() if other != name]
 
 
 def prepare(paths: Paths, name: str) -> str:

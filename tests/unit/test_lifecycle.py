@@ -1,0 +1,456 @@
+"""Decisions about guests, the order of several, and what dead commands left."""
+
+import fcntl
+import json
+import os
+import shutil
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from vstools import run
+from vstools.config import guests
+from vstools.errors import BadFiles, Refused, VsError
+from vstools.guest import Cpu, Limits
+from vstools.lifecycle import create, phases, removal, several
+from vstools.lifecycle.create import Request
+from vstools.lifecycle.host import guest_lock, settings
+from vstools.lifecycle.sweep import MADE, forget, sweep
+from vstools.network import kernel
+from vstools.paths import DOOMED, STAGED, Paths
+from vstools.storage import plain
+
+from .made import below, guest, nic, saved
+
+NETWORKS = "0:10.0.1.0/24,10.0.1.1,lan.test,10.0.1.53\n7:10.0.7.0/24,10.0.7.1\n"
+CONF = "DEFAULT_DEVICE=eth0\nDEFAULT_METHOD=skeleton\nDEFAULT_RSS_LIMIT=128\nDEFAULT_CPU_LIMIT=9/10\n"
+
+
+@pytest.fixture
+def host(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A configured host with the address 10.0.1.2, whose devices are all there."""
+    paths.conf.mkdir(parents=True)
+    paths.guests.mkdir(parents=True)
+    (paths.conf / "networks.conf").write_text(NETWORKS)
+    (paths.conf / "create.conf").write_text(CONF)
+    monkeypatch.setattr(kernel, "check_devices", lambda _: None)
+    monkeypatch.setattr(kernel, "host_addresses", lambda: (create.ipaddress.ip_interface("10.0.1.2/24"),))
+    return paths
+
+
+def request(*addresses: str, name: str = "web", **more: object) -> Request:
+    """What the command line asked for."""
+    return Request(name=name, addresses=tuple(map(ip_address, addresses or ("10.0.1.5",))), **more)
+
+
+def test_two_arguments_make_a_guest(host: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(create, "_new_mac", lambda: "02:00:00:00:00:05")
+    creation = create.decide(host, request())
+    assert create.describe(creation) == (
+        "guest web from an empty skeleton",
+        "eth0 on eth0: 10.0.1.5/24, gateway 10.0.1.1, MAC 02:00:00:00:00:05",
+        "domain lan.test, name servers 10.0.1.53",
+        "limits rss 128, disk inf, tmpfs inf, proc inf, cpu 9/10",
+    )
+    assert creation.guest(10000).nics == (nic("10.0.1.5", mac="02:00:00:00:00:05"),)
+
+
+def test_the_command_line_wins_over_both_files(host: Paths) -> None:
+    asked = request(
+        "10.0.7.5",
+        domain="own.test",
+        nameservers=(ip_address("10.9.9.9"),),
+        device="br0",
+        prefix=28,
+        limits={"rss": None, "proc": 150, "cpu": Cpu(1, 2)},
+    )
+    creation = create.decide(host, asked)
+    _, link, names, limits = create.describe(creation)
+    assert link.startswith("eth0 on br0 VLAN 7: 10.0.7.5/28, gateway 10.0.7.1, MAC 02:")
+    assert names == "domain own.test, name servers 10.9.9.9"
+    assert limits == "limits rss inf, disk inf, tmpfs inf, proc 150, cpu 1/2"
+
+
+def test_macs_are_locally_administered_unicast_and_random() -> None:
+    macs = {create._new_mac() for _ in range(50)}
+    assert len(macs) == 50
+    assert all(mac.startswith("02:") and len(mac) == 17 for mac in macs)
+
+
+REFUSED = {
+    "a bad name": (request(name="We b"), "cannot name a guest"),
+    "capitals": (request(name="Web"), "capitals are not allowed"),
+    "a reserved name": (request(name="TEMPLATES"), "cannot name a guest"),
+    "a taken name": (request(name="db"), "there is a guest 'db' already"),
+    "a tree in the way": (request(name="stray"), "stray is in the way"),
+    "a taken address": (request("10.0.1.9"), "10.0.1.9 is the address of guest db"),
+    "an address of a guest being made": (request("10.0.1.8"), "10.0.1.8 is the address of guest new"),
+    "an address twice": (request("10.0.1.5", "10.0.1.5"), "an address was given twice"),
+    "no address": (Request("web", ()), "a guest needs an address"),
+    "an address outside": (request("10.0.2.5"), "10.0.2.5 is in no network of networks.conf"),
+    "an address outside with only a prefix": (request("10.0.2.5", prefix=24), "is in no network of networks.conf"),
+    "an address outside with only a device": (request("10.0.2.5", device="eth0"), "is in no network of networks.conf"),
+    "the host's own address": (request("10.0.1.2"), "10.0.1.2 is this host's own address"),
+    "the gateway": (request("10.0.1.1"), "10.0.1.1 is the gateway"),
+    "the network": (request("10.0.1.0"), "10.0.1.0 is the address of the network"),
+    "the broadcast address": (request("10.0.1.255"), "10.0.1.255 is the broadcast address"),
+    "a prefix too long": (request("10.0.1.5", prefix=64), "/64 is no prefix length for 10.0.1.5"),
+    "a missing template": (request(template=Path("/no/where.tar")), "the template /no/where.tar does not exist"),
+    "a bad suite": (request(distro="../x"), "is not a Debian suite"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_is_refused_before_anything_is_changed(host: Paths, case: str) -> None:
+    saved(host, guest("db", nics=(nic("10.0.1.9"),)))
+    guests.save(host.guests / f"{STAGED}new", guest("new", 10001, nics=(nic("10.0.1.8"),)))
+    (host.trees / "stray").mkdir(parents=True)
+    before = below(host.root)
+    asked, sentence = REFUSED[case]
+    with pytest.raises(Refused) as caught:
+        create.decide(host, asked)
+    assert sentence in str(caught.value)
+    assert below(host.root) == before
+
+
+def test_an_address_outside_every_network_needs_prefix_and_device_on_the_command_line(host: Paths) -> None:
+    creation = create.decide(host, request("10.0.2.5", prefix=24, device="eth0"))
+    assert create.describe(creation)[1].startswith("eth0 on eth0: 10.0.2.5/24, gateway none")
+
+
+def test_default_prefix_counts_where_networks_conf_has_no_line(host: Paths) -> None:
+    with (host.conf / "create.conf").open("a") as conf:
+        conf.write("DEFAULT_PREFIX=22\n")
+    with pytest.raises(Refused, match="is in no network"):
+        create.decide(host, request("10.0.2.5"))
+    (host.conf / "networks.conf").write_text("# none\n")
+    assert "10.0.2.5/22" in create.describe(create.decide(host, request("10.0.2.5")))[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "source"),
+    [
+        ("DEFAULT_TEMPLATE={template}", "the template {template}"),
+        ("DEFAULT_METHOD=template\nDEFAULT_TEMPLATE={template}\nDEFAULT_DISTRO=trixie", "the template {template}"),
+        ("DEFAULT_METHOD=debootstrap\nDEFAULT_TEMPLATE={template}\nDEFAULT_DISTRO=trixie", "trixie from packages"),
+        ("DEFAULT_METHOD=skeleton\nDEFAULT_TEMPLATE={template}", "an empty skeleton"),
+    ],
+)
+def test_how_the_tree_is_made_is_create_confs_word(host: Paths, tmp_path: Path, lines: str, source: str) -> None:
+    template = tmp_path / "debian.tar.gz"
+    template.write_bytes(b"\x1f\x8b\x08")
+    text = f"DEFAULT_DEVICE=eth0\nMAIN_MIRROR=http://mirror.example/debian\n{lines}\n"
+    (host.conf / "create.conf").write_text(text.format(template=template))
+    assert create.decide(host, request()).source == source.format(template=template)
+    assert create.decide(host, request(skeleton=True)).source == "an empty skeleton"
+
+
+@pytest.mark.parametrize(("method", "key"), [("template", "DEFAULT_TEMPLATE"), ("debootstrap", "DEFAULT_DISTRO")])
+def test_nothing_to_make_the_guest_from_is_refused(host: Paths, method: str, key: str) -> None:
+    (host.conf / "create.conf").write_text(f"DEFAULT_DEVICE=eth0\nDEFAULT_METHOD={method}\n")
+    with pytest.raises(Refused, match=f"set {key} in create.conf"):
+        create.decide(host, request())
+
+
+def test_faults_of_both_files_are_told_at_once(host: Paths) -> None:
+    (host.conf / "create.conf").write_text("NO_KEY=1\n")
+    (host.conf / "networks.conf").write_text("nonsense\n")
+    with pytest.raises(BadFiles) as caught:
+        settings(host)
+    assert [Path(fault.split(":")[0]).name for fault in caught.value.faults] == ["create.conf", "networks.conf"]
+
+
+def test_contexts_are_counted_from_10000(host: Paths) -> None:
+    assert [create.draw_context(host) for _ in range(3)] == [10000, 10001, 10002]
+    assert (host.defaults / "context.next").read_text() == "10003\n"
+
+
+def test_a_context_in_use_is_passed_over_and_the_counter_goes_round(host: Paths) -> None:
+    for name, context in {"a": 65534, "b": 2, "c": 4}.items():
+        saved(host, guest(name, context))
+    host.defaults.mkdir(exist_ok=True)
+    (host.defaults / "context.next").write_text("65533\n")
+    assert [create.draw_context(host) for _ in range(4)] == [65533, 3, 5, 6]
+
+
+@pytest.mark.parametrize("text", ["0", "1", "65535", "-5", "99999999"])
+def test_a_counter_out_of_its_range_begins_anew(host: Paths, text: str) -> None:
+    host.defaults.mkdir()
+    (host.defaults / "context.next").write_text(text)
+    assert create.draw_context(host) == 10000
+
+
+@pytest.mark.parametrize("text", ["", "ten", "10000 10001"])
+def test_a_counter_that_holds_no_number_is_an_error_with_its_place(host: Paths, text: str) -> None:
+    host.defaults.mkdir()
+    (host.defaults / "context.next").write_text(text)
+    with pytest.raises(Refused, match=r"context\.next:1:1: it holds no number"):
+        create.draw_context(host)
+
+
+def test_a_host_whose_contexts_are_all_taken_says_so(host: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guests, "contexts_in_use", lambda _: dict.fromkeys(range(2, 65535), "x"))
+    with pytest.raises(VsError, match="every context of this host is taken"):
+        create.draw_context(host)
+
+
+def test_a_start_is_decided_from_the_guests_directory(host: Paths) -> None:
+    saved(host, guest(context=10007, nics=(nic("10.0.1.5"), nic("10.0.7.5", "1")), limits=Limits(tmpfs=16)))
+    host.tree_of("web").mkdir(parents=True)
+    before = below(host.root)
+    start = phases.decide(host, "web")
+    assert (start.record.netns, start.record.host_names, start.record.names) == (
+        "vs10007",
+        ("vs10007.0", "vs10007.1"),
+        ("eth0", "eth1"),
+    )
+    assert start.record.cgroup == f"{host.cgroup}/web"
+    assert start.names.domain == "lan.test"
+    assert below(host.root) == before
+
+
+def test_a_guest_without_a_tree_does_not_start(host: Paths) -> None:
+    saved(host, guest(nics=(nic("10.0.1.5"),)))
+    with pytest.raises(Refused, match="guest web has no tree"):
+        phases.decide(host, "web")
+    host.trees.mkdir(parents=True)
+    host.tree_of("web").symlink_to("/")
+    with pytest.raises(Refused, match="guest web has no tree"):
+        phases.decide(host, "web")
+
+
+@pytest.mark.parametrize("name", ["db", "web"])
+def test_a_guest_whose_context_is_anothers_does_not_start(host: Paths, name: str) -> None:
+    for other in ("db", "web"):
+        saved(host, guest(other, 10000))
+        host.tree_of(other).mkdir(parents=True)
+    with pytest.raises(Refused, match=f"guest {name} has the context 10000 of guest"):
+        phases.decide(host, name)
+
+
+def test_the_record_of_a_start_comes_back_as_it_was_written(host: Paths) -> None:
+    assert phases.read_record(host, "web") is None
+    folder = host.runtime_of("web")
+    folder.mkdir(parents=True)
+    record = phases.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",))
+    (folder / "record").write_text(json.dumps(phases.asdict(record)))
+    assert phases.read_record(host, "web") == record
+    (folder / "record").write_text('{"token": "to')
+    assert phases.read_record(host, "web") is None
+
+
+def ordered(paths: Paths, names: tuple[str, ...], *, backwards: bool = False) -> list[set[str]]:
+    """The guests in the groups that are acted on at once."""
+    order = several._order(paths, names, backwards=backwards)
+    groups = []
+    while order.is_active():
+        ready = order.get_ready()
+        groups.append(set(ready))
+        order.done(*ready)
+    return groups
+
+
+@pytest.fixture
+def family(paths: Paths) -> tuple[str, ...]:
+    """web needs ldap and db, db needs ldap; mail needs nobody here."""
+    for number, (name, depends) in enumerate(
+        {"web": ("ldap", "db"), "db": ("ldap",), "ldap": (), "mail": ("elsewhere",)}.items()
+    ):
+        saved(paths, guest(name, 10000 + number, depends=depends))
+    return ("web", "db", "ldap", "mail")
+
+
+def test_guests_start_after_those_they_depend_on_and_stop_before(paths: Paths, family: tuple[str, ...]) -> None:
+    assert ordered(paths, family) == [{"ldap", "mail"}, {"db"}, {"web"}]
+    assert ordered(paths, family, backwards=True) == [{"web", "mail"}, {"db"}, {"ldap"}]
+
+
+def test_a_dependency_that_was_not_asked_for_is_not_waited_for(paths: Paths, family: tuple[str, ...]) -> None:
+    assert ordered(paths, ("web", "mail")) == [{"web", "mail"}]
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+def test_guests_that_depend_on_each_other_in_a_circle_are_refused(
+    paths: Paths, family: tuple[str, ...], backwards: bool
+) -> None:
+    saved(paths, guest("ldap", 10002, depends=("web",)))
+    with pytest.raises(Refused, match="guests depend on each other in a circle") as caught:
+        several._order(paths, family, backwards=backwards)
+    assert {"web", "ldap"} <= set(caught.value.message.split(": ")[1].split(" -> "))
+
+
+def test_one_guest_that_fails_is_named_and_stops_no_other(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Paths, name: str) -> None:
+        raise {"a": VsError("guest a did not start", "see its log"), "b": OSError(28, "No space left")}[name]
+
+    monkeypatch.setitem(several._ACTS, "start", fail)
+    assert [several._guarded(paths, name, ["start"]) for name in ("a", "b")] == [1, 1]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["vs-test: guest a did not start: see its log", "vs-test: guest b: [Errno 28] No space left"]
+
+
+@pytest.fixture
+def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was removed by ``rm``, which is played here."""
+    names: list[str] = []
+
+    def play(argv: list[str], **_: object) -> run.Result:
+        assert argv[:4] == ["rm", "-rf", "--one-file-system", "--"]
+        names.append(Path(argv[4]).name)
+        shutil.rmtree(argv[4])
+        return run.Result(tuple(argv), 0, "", "")
+
+    monkeypatch.setattr(run, "run", play)
+    return names
+
+
+def staged(paths: Paths, name: str) -> None:
+    """What a killed vs-create leaves: a directory that reserves the name, and half a tree."""
+    guests.save(paths.guests / f"{STAGED}{name}", guest(name))
+    (paths.trees / f"{STAGED}{name}/etc").mkdir(parents=True)
+
+
+def test_a_host_without_leftovers_is_left_as_it_is(paths: Paths, removed: list[str]) -> None:
+    sweep(paths)
+    assert below(paths.root) == {}
+    saved(paths, guest())
+    paths.tree_of("web").mkdir(parents=True)
+    before = below(paths.root)
+    sweep(paths)
+    assert (below(paths.root), removed) == (before, [])
+
+
+def test_a_guest_that_was_being_made_goes_with_its_half_a_tree(paths: Paths, removed: list[str]) -> None:
+    staged(paths, "web")
+    sweep(paths)
+    assert removed == [f"{STAGED}web"]
+    assert (os.listdir(paths.guests), os.listdir(paths.trees)) == ([], [])
+
+
+def test_nothing_is_swept_whose_owner_lives(paths: Paths, removed: list[str]) -> None:
+    staged(paths, "web")
+    staged(paths, "db")
+    with guest_lock(paths, "web"):
+        sweep(paths)
+        assert removed == [f"{STAGED}db"]
+        assert (paths.guests / f"{STAGED}web").is_dir()
+    sweep(paths)
+    assert removed == [f"{STAGED}db", f"{STAGED}web"]
+
+
+def test_a_tree_that_has_its_name_already_goes_with_the_guest_that_has_not(paths: Paths, removed: list[str]) -> None:
+    staged(paths, "web")
+    (paths.trees / f"{STAGED}web").rename(paths.tree_of("web"))
+    (paths.guests / f"{STAGED}web" / MADE).write_text(plain.identity(paths.tree_of("web")) + "\n")
+    sweep(paths)
+    assert removed == [f"{DOOMED}web"]
+    assert (os.listdir(paths.guests), os.listdir(paths.trees)) == ([], [])
+
+
+def test_a_tree_of_that_name_which_the_dead_command_did_not_make_stays(paths: Paths, removed: list[str]) -> None:
+    staged(paths, "web")
+    paths.tree_of("web").mkdir()
+    (paths.guests / f"{STAGED}web" / MADE).write_text(plain.identity(paths.trees / f"{STAGED}web") + "\n")
+    sweep(paths)
+    assert removed == [f"{STAGED}web"]
+    assert os.listdir(paths.trees) == ["web"]
+
+
+def test_a_guest_that_was_just_made_loses_the_mark_and_nothing_else(paths: Paths, removed: list[str]) -> None:
+    saved(paths, guest())
+    paths.tree_of("web").mkdir(parents=True)
+    before = below(paths.root)
+    (paths.config_of("web") / MADE).write_text("1:2\n")
+    sweep(paths)
+    found = {name: kind for name, kind in below(paths.root).items() if not name.startswith("run")}
+    assert (found, removed) == (before, [])
+
+
+STEPS = ("the directory is doomed", "the tree is doomed", "the tree is gone", "the logs are gone")
+
+
+@pytest.mark.parametrize("killed_after", STEPS)
+def test_a_removal_that_was_killed_is_finished(paths: Paths, removed: list[str], killed_after: str) -> None:
+    saved(paths, guest())
+    for folder in (paths.tree_of("web") / "etc", paths.log_of("web")):
+        folder.mkdir(parents=True)
+    paths.config_of("web").rename(paths.guests / f"{DOOMED}web")
+    done = STEPS.index(killed_after)
+    if done >= 1:
+        paths.tree_of("web").rename(paths.trees / f"{DOOMED}web")
+    if done >= 2:
+        shutil.rmtree(paths.trees / f"{DOOMED}web")
+    if done >= 3:
+        paths.log_of("web").rmdir()
+    sweep(paths)
+    assert [os.listdir(folder) for folder in (paths.guests, paths.trees, paths.logs)] == [[], [], []]
+
+
+def test_a_removed_guest_is_gone_with_its_tree_and_its_logs(paths: Paths, removed: list[str]) -> None:
+    for name in ("web", "db"):
+        saved(paths, guest(name))
+        for folder in (paths.tree_of(name) / "etc", paths.log_of(name)):
+            folder.mkdir(parents=True)
+    forget(paths, "web")
+    assert [os.listdir(folder) for folder in (paths.guests, paths.trees, paths.logs)] == [["db"], ["db"], ["db"]]
+
+
+def test_what_a_start_left_that_was_killed_before_its_record_goes(paths: Paths, removed: list[str]) -> None:
+    folder = paths.runtime_of("web")
+    folder.mkdir(parents=True)
+    (folder / ".record.1~").write_text("{")
+    sweep(paths)
+    assert not folder.exists()
+
+
+def test_what_a_running_guest_has_stays(paths: Paths, removed: list[str]) -> None:
+    folder = paths.runtime_of("web")
+    folder.mkdir(parents=True)
+    with (folder / "runner").open("w") as runner:
+        fcntl.flock(runner, fcntl.LOCK_EX)
+        sweep(paths)
+        assert (folder / "runner").exists()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o711, 0o1777])
+def test_the_barrier_before_the_trees_is_put_right_and_said(
+    paths: Paths, capsys: pytest.CaptureFixture[str], mode: int
+) -> None:
+    paths.trees.mkdir(parents=True)
+    paths.trees.chmod(mode)
+    plain.barrier(paths)
+    assert paths.trees.stat().st_mode & 0o7777 == paths.templates.stat().st_mode & 0o7777 == 0o700
+    assert f"was open to others (mode {mode:04o}): set to 0700" in capsys.readouterr().err
+    plain.barrier(paths)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_guest_that_runs_or_is_enabled_is_not_removed(paths: Paths) -> None:
+    with pytest.raises(Refused, match="there is no guest 'web'"):
+        removal.check_removable(paths, "web")
+    saved(paths, guest(enabled=True))
+    with pytest.raises(Refused, match="guest web is enabled: vs-control --name web --disable"):
+        removal.check_removable(paths, "web")
+    saved(paths, guest())
+    removal.check_removable(paths, "web")
+    paths.runtime_of("web").mkdir(parents=True)
+    with (paths.runtime_of("web") / "runner").open("w") as runner:
+        fcntl.flock(runner, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="guest web is running: vs-control --name web --stop"):
+            removal.check_removable(paths, "web")
+
+
+def test_a_template_takes_no_existing_name_and_no_unknown_place(paths: Paths, tmp_path: Path) -> None:
+    saved(paths, guest())
+    (tmp_path / "old.tar").touch()
+    for archive, sentence in {
+        tmp_path / "old.tar": "exists already",
+        tmp_path / "no/where.tar": "does not exist",
+        tmp_path / "new.zip": "names no kind of archive",
+    }.items():
+        with pytest.raises(Refused, match=sentence):
+            removal.check_template(paths, "web", archive)
+    removal.check_template(paths, "web", tmp_path / "new.tar")

@@ -1,0 +1,148 @@
+"""Limits become the kernel's words: cgroup v2, v1, and what is said where there is neither."""
+
+from pathlib import Path
+
+import pytest
+
+from vstools import limits
+from vstools.guest import Cpu, Limits
+from vstools.limits import Controllers
+
+ALL = frozenset({"memory", "pids", "cpu"})
+NONE = frozenset[str]()
+SLIDE = Limits(rss=128, disk=1024, tmpfs=16, proc=150, cpu=Cpu(9, 10))
+NO_QUOTA = "disk is not enforced: a plain directory has no quota"
+
+
+def test_the_slides_limits_on_cgroup_v2() -> None:
+    assert limits.plan(SLIDE, Controllers(ALL, NONE), cpus=4) == limits.Plan(
+        items=(
+            ("lxc.cgroup2.memory.max", "134217728"),
+            ("lxc.cgroup2.memory.high", "130023424"),
+            ("lxc.cgroup2.memory.swap.max", "0"),
+            ("lxc.cgroup2.pids.max", "150"),
+            ("lxc.cgroup2.cpu.max", "360000 100000"),
+        ),
+        unenforced=(NO_QUOTA,),
+    )
+
+
+def test_the_slides_limits_on_cgroup_v1() -> None:
+    assert limits.plan(SLIDE, Controllers(NONE, ALL), cpus=4) == limits.Plan(
+        items=(
+            ("lxc.cgroup.memory.limit_in_bytes", "134217728"),
+            ("lxc.cgroup.pids.max", "150"),
+            ("lxc.cgroup.cpu.cfs_period_us", "100000"),
+            ("lxc.cgroup.cpu.cfs_quota_us", "360000"),
+        ),
+        unenforced=(NO_QUOTA,),
+    )
+
+
+def test_a_hybrid_host_takes_each_controller_where_it_is() -> None:
+    found = limits.plan(SLIDE, Controllers(frozenset({"memory"}), frozenset({"pids", "cpu"})), cpus=1)
+    assert [key for key, _ in found.items] == [
+        "lxc.cgroup2.memory.max",
+        "lxc.cgroup2.memory.high",
+        "lxc.cgroup2.memory.swap.max",
+        "lxc.cgroup.pids.max",
+        "lxc.cgroup.cpu.cfs_period_us",
+        "lxc.cgroup.cpu.cfs_quota_us",
+    ]
+
+
+def test_what_a_kernel_cannot_limit_is_said_and_not_written() -> None:
+    assert limits.plan(SLIDE, Controllers(NONE, NONE), cpus=4) == limits.Plan(
+        items=(),
+        unenforced=(
+            "rss is not enforced: this kernel has no memory controller",
+            "proc is not enforced: this kernel has no pids controller",
+            "cpu is not enforced: this kernel has no cpu controller",
+            NO_QUOTA,
+        ),
+    )
+
+
+def test_a_guest_without_limits_gets_none_and_hears_nothing() -> None:
+    assert limits.plan(Limits(), Controllers(ALL, NONE)) == limits.Plan((), ())
+
+
+@pytest.mark.parametrize(("rss", "high"), [(1, 1), (8, 8), (9, 8), (32, 31), (1024, 992)])
+def test_reclaim_begins_just_below_the_memory_limit(rss: int, high: int) -> None:
+    items = dict(limits.plan(Limits(rss=rss), Controllers(ALL, NONE)).items)
+    assert items["lxc.cgroup2.memory.max"] == str(rss << 20)
+    assert items["lxc.cgroup2.memory.high"] == str(high << 20)
+
+
+@pytest.mark.parametrize(
+    ("share", "cpus", "quota"),
+    [(Cpu(9, 10), 1, 90000), (Cpu(1, 2), 8, 400000), (Cpu(1, 1), 2, 200000), (Cpu(1, 10**6), 1, 1000)],
+)
+def test_a_share_is_of_all_cpus_and_never_less_than_the_kernel_takes(share: Cpu, cpus: int, quota: int) -> None:
+    items = dict(limits.plan(Limits(cpu=share), Controllers(ALL, NONE), cpus).items)
+    assert items == {"lxc.cgroup2.cpu.max": f"{quota} 100000"}
+
+
+@pytest.mark.parametrize(("proc", "text"), [(1, "1"), (4194304, "4194304"), (4194305, "max"), ((1 << 43) - 1, "max")])
+def test_more_processes_than_a_kernel_has_numbers_for_is_no_limit(proc: int, text: str) -> None:
+    for have, key in (
+        (Controllers(ALL, NONE), "lxc.cgroup2.pids.max"),
+        (Controllers(NONE, ALL), "lxc.cgroup.pids.max"),
+    ):
+        assert limits.plan(Limits(proc=proc), have).items == ((key, text),)
+
+
+def mountinfo(proc: Path, *lines: str) -> Path:
+    """A /proc whose self/mountinfo holds these lines."""
+    (proc / "self").mkdir(parents=True)
+    (proc / "self/mountinfo").write_text("".join(line + "\n" for line in lines))
+    return proc
+
+
+def test_controllers_of_a_v2_host_are_those_that_its_root_has(tmp_path: Path) -> None:
+    unified = tmp_path / "cgroup"
+    unified.mkdir()
+    (unified / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids rdma\n")
+    proc = mountinfo(
+        tmp_path / "proc",
+        "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw",
+        f"30 22 0:26 / {unified} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate",
+    )
+    assert limits.controllers(proc) == Controllers(ALL, NONE)
+
+
+def test_controllers_of_a_hybrid_host_are_those_of_both_kinds(tmp_path: Path) -> None:
+    unified = tmp_path / "unified"
+    unified.mkdir()
+    (unified / "cgroup.controllers").write_text("memory\n")
+    proc = mountinfo(
+        tmp_path / "proc",
+        f"30 22 0:26 / {unified} rw - cgroup2 cgroup2 rw",
+        "31 22 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
+        "32 22 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd",
+        "33 22 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids",
+    )
+    assert limits.controllers(proc) == Controllers(frozenset({"memory"}), frozenset({"cpu", "pids"}))
+
+
+def test_controllers_of_a_host_without_cgroups_are_none(tmp_path: Path) -> None:
+    proc = mountinfo(tmp_path / "proc", "22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw")
+    assert limits.controllers(proc) == Controllers(NONE, NONE)
+
+
+def test_the_empty_cgroups_of_a_stopped_guest_go_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "cgroup"
+    for name in ("vs-tools/web/payload/guest", "vs-tools/web/monitor", "vs-tools/db", "other"):
+        (root / name).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "vs-tools/web/link").symlink_to(tmp_path / "elsewhere")
+    proc = mountinfo(tmp_path / "proc", f"30 22 0:26 / {root} rw - cgroup2 cgroup2 rw")
+    limits.remove_cgroups("vs-tools/web", proc)
+    assert sorted(path.name for path in (root / "vs-tools/web").iterdir()) == ["link"]
+    (root / "vs-tools/web/link").unlink()
+    limits.remove_cgroups("vs-tools/web", proc)
+    assert not (root / "vs-tools/web").exists()
+    limits.remove_cgroups("vs-tools/web", proc)
+    assert (root / "vs-tools/db").is_dir()
+    assert (root / "other").is_dir()
+    assert (tmp_path / "elsewhere").is_dir()
