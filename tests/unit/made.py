@@ -44,3 +44,17 @@ def below(folder: Path) -> dict[str, tuple[str, bytes]]:
                 content = os.fsencode(path.readlink())
             found[str(path.relative_to(folder))] = (stat.filemode(mode), content)
     return found
+
+
+def written(config: Path, made: Guest) -> set[str]:
+    """The files that saving the guest wrote or removed."""
+    before = _inodes(config)
+    guests.save(config, made)
+    after = _inodes(config)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def _inodes(config: Path) -> dict[str, int]:
+    """A file that is written is another file afterwards: it is replaced whole."""
+    names = [name for name, (kind, _) in below(config).items() if kind.startswith("-")]
+    return {name: (config / name).stat().st_ino for name in names}
