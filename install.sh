@@ -73,12 +73,13 @@ install_packages() {
         chmod 755 $policy
         made=$policy
     fi
-    local status=0
+    local status=0 output
+    output=$(mktemp)
     { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
-        > /tmp/vs-tools-apt.$$ 2>&1 || status=$?
+        > "$output" 2>&1 || status=$?
     [ -z "$made" ] || rm -f "$made"
-    [ $status = 0 ] || { tail -20 /tmp/vs-tools-apt.$$ >&2; rm -f /tmp/vs-tools-apt.$$; die "apt-get failed" 1; }
-    rm -f /tmp/vs-tools-apt.$$
+    [ $status = 0 ] || { tail -20 "$output" >&2; rm -f "$output"; die "apt-get failed" 1; }
+    rm -f "$output"
     if ! has_systemd && command -v update-rc.d > /dev/null; then
         for script in lxc lxc-net; do
             [ ! -e /etc/init.d/$script ] || update-rc.d $script disable > /dev/null 2>&1 || true
@@ -147,13 +148,13 @@ install_units() {
         sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$unit" > "$SYSTEM/$(basename "$unit")"
     done
     systemctl daemon-reload
-    local mark name
+    local mark name enabled=()
     for mark in /etc/vservers/*/apps/init/mark; do # guests that an earlier installation enabled
-        [ -e "$mark" ] || continue
+        [ -e "$mark" ] && [ "$(cat "$mark")" = default ] || continue
         name=${mark#/etc/vservers/}
-        name=${name%%/*}
-        [ "$(cat "$mark")" != default ] || systemctl enable --quiet "vs-guest@$name.service"
+        enabled+=(--name "${name%%/*}")
     done
+    [ ${#enabled[@]} = 0 ] || $BIN/vs-control "${enabled[@]}" --enable > /dev/null || say "not all guests could be enabled again"
 }
 
 demo() {

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import struct
 
 from vstools.paths import Paths
 
@@ -20,11 +21,10 @@ def has_monitor(paths: Paths, name: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(f"\0{paths.runtime_of(name)}/command")
-        except BlockingIOError:
-            return True
-        except OSError:
+        except OSError:  # nobody, or a monitor that is busy: its runner lives then
             return False
-        return True
+        _, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return bool(uid == 0)  # anybody could listen under that name
 
 
 def _has_runner(paths: Paths, name: str) -> bool:

@@ -143,6 +143,13 @@ def parse_domain(text: str) -> str:
     return text
 
 
+def parse_nodename(text: str) -> str:
+    """A host name as wide as guest names are, and domain names; raises ValueError with a sentence."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", text):
+        raise ValueError(f"{text!r} is not a host name")
+    return text
+
+
 def parse_device(text: str) -> str:
     """The name of a network device (at most 15 characters, ``man 8 ip-link``); raises ValueError."""
     if not re.fullmatch(r"[^\s/:%]{1,15}", text) or text in (".", ".."):

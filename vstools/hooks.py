@@ -33,15 +33,26 @@ def check(paths: Paths, name: str) -> None:
     """Raise Refused when a hook of any phase could have been written by another user than root."""
     for phase in PHASES:
         for script in scripts(paths, name, phase):
-            state = script.stat()
-            if state.st_uid or state.st_mode & 0o022:
-                hint = f"chown root {script}; chmod go-w {script}"
-                raise Refused(f"the hook {script} can be written by others than root", hint)
+            _check_owner(script)
+
+
+def _check_owner(script: Path) -> None:
+    state = script.stat()
+    if state.st_uid or state.st_mode & 0o022:
+        hint = f"chown root {script}; chmod go-w {script}"
+        raise Refused(f"the hook {script} can be written by others than root", hint)
 
 
 def run_all(paths: Paths, name: str, phase: str, *, must: bool) -> None:
     """Run the scripts of a phase. With ``must`` the first that fails raises VsError; else failures are warnings."""
     for script in scripts(paths, name, phase):
+        try:
+            _check_owner(script)
+        except Refused as error:
+            if must:
+                raise
+            log.warn(f"not run: {error}")
+            continue
         result = run.run([str(script), phase, name], timeout=_DEADLINE, check=False)
         words = (result.out + result.err).splitlines()
         for line in words:

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -104,8 +102,7 @@ def runner(paths: Paths, name: str, phase: str, token: str) -> list[str]:
 
 def launch(paths: Paths, name: str, phase: str, token: str) -> Runner:
     """Start the guest's runner in a session of its own; ``settle`` waits for the guest."""
-    with (paths.log_of(name) / "runner").open("wb") as output:
-        return run.start(runner(paths, name, phase, token), stdout=output, stderr=output, detached=True)
+    return run.start(runner(paths, name, phase, token), stdout=run.DEVNULL, stderr=run.DEVNULL, detached=True)
 
 
 def reset_logs(paths: Paths, name: str) -> None:
@@ -184,37 +181,75 @@ def init_pid(paths: Paths, name: str) -> int | None:
 
 
 class Stop:
-    """A guest that was asked to shut down. The asking is done here, ``wait`` waits for its end."""
+    """A guest that is asked to shut down: systemd by SIGRTMIN+3, any other init by its ``poweroff`` run inside.
 
-    def __init__(self, paths: Paths, name: str) -> None:
+    The asking is done at once and without waiting; ``wait`` waits for the guest's end.
+    """
+
+    def __init__(self, paths: Paths, name: str, patience: float) -> None:
         self._paths, self._name = paths, name
-        (paths.runtime_of(name) / "stopping").touch()  # a guest that is just restarting itself ends, too
+        self._deadline = time.monotonic() + patience
+        self._mark = paths.runtime_of(name) / "stopping"
         self._asked: int | None = None
+        self._poweroff: Runner | None = None
+        with suppress(FileNotFoundError):  # it just ended by itself
+            self._mark.write_text(f"{os.getpid()}\n")  # a guest that is restarting itself ends, too
         self._ask()
 
     def _ask(self) -> None:
         self._asked = init_pid(self._paths, self._name)
-        self._next = time.monotonic() + _ASK_AGAIN
-        if self._asked is not None:
-            _request_shutdown(self._paths, self._name, self._asked)
+        self._again = time.monotonic() + _ASK_AGAIN
+        if self._asked is None:
+            return
+        if "systemd" in _program(self._asked):
+            _signal(self._asked, _SYSTEMD_HALT)
+        else:
+            argv = attach(self._paths, self._name, ["/sbin/poweroff"])
+            self._poweroff = run.start([*run.TIED, *argv], stdout=run.DEVNULL, stderr=run.DEVNULL)
 
     def _is_gone(self) -> bool:
         """Whether nothing of the guest is left; asks again where it had restarted itself in the last moment."""
         if not is_running(self._paths, self._name):
             return True
-        if time.monotonic() >= self._next and not Path(f"/proc/{self._asked}").exists():
+        if self._poweroff is not None and self._poweroff.poll():
+            self._poweroff = None  # it has none, or no process left for it
+            _signal(self._asked, signal.SIGPWR)
+        if time.monotonic() >= self._again and not Path(f"/proc/{self._asked}").exists():
             self._ask()
         return False
 
-    def wait(self, patience: float) -> bool:
-        """Whether the guest went by itself; after ``patience`` seconds it is killed.
+    def wait(self) -> bool:
+        """Whether the guest went by itself; when its time is over it is killed.
 
         Raises VsError when it is still there after the kill.
         """
-        if wait_until(self._is_gone, patience=patience, pause=0.01):
-            return True
-        kill(self._paths, self._name)
-        return False
+        try:
+            by_itself = wait_until(self._is_gone, patience=self._deadline - time.monotonic(), pause=0.01)
+            if not by_itself:
+                kill(self._paths, self._name)
+        except BaseException:
+            self._mark.unlink(missing_ok=True)
+            raise
+        finally:
+            if self._poweroff is not None:
+                self._poweroff.kill()
+                self._poweroff.wait()
+        return by_itself
+
+
+def _program(pid: int) -> str:
+    """What a process runs, empty when it is gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
+
+def _signal(pid: int | None, number: int) -> None:
+    """Send a signal to a guest's init where it still lives."""
+    with suppress(ProcessLookupError):
+        if pid is not None:
+            os.kill(pid, number)
 
 
 def kill(paths: Paths, name: str) -> None:
@@ -231,41 +266,13 @@ def kill(paths: Paths, name: str) -> None:
 
 
 def _kill_monitor(paths: Paths, name: str) -> None:
-    """End a monitor that does not listen: it is stuck in a start. What it started dies with it."""
-    pid = _monitor_pid(paths, name)
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _monitor_pid(paths: Paths, name: str) -> int | None:
-    """The process that listens on the guest's command socket (SO_PEERCRED, ``man 7 unix``), None where nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(f"\0{paths.runtime_of(name)}/command")
-        except OSError:
-            return None
-        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(pid) or None
-
-
-def _request_shutdown(paths: Paths, name: str, pid: int) -> None:
-    """Send what the guest's init understands: SIGRTMIN+3 to systemd, ``poweroff`` run inside for any other."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if "systemd" in os.readlink(f"/proc/{pid}/exe"):
-            signal.pidfd_send_signal(handle, _SYSTEMD_HALT)
-            return
-        done = run.run(attach(paths, name, ["/sbin/poweroff"]), timeout=20, check=False)
-        if done.code:
-            signal.pidfd_send_signal(handle, signal.SIGPWR)
-    except (OSError, VsError):
-        return  # it went away, or does not answer: the deadline and the kill follow
-    finally:
-        os.close(handle)
+    """End a monitor that does not listen, being stuck in a start, and what it has started so far."""
+    mark = os.fsencode(f"\0-f\0{paths.runtime_of(name)}/config\0")
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes()
+            if words.startswith(b"lxc-start\0") and mark in words:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def attach(paths: Paths, name: str, words: list[str], *, rescue: bool = False) -> list[str]:

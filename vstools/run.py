@@ -17,6 +17,10 @@ DEADLINE = 120.0
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 PIPE_SIZE = 1 << 20
+TIED = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a program's words: it is killed when the process that started it dies."""
+ALONE = (*TIED, "unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--")
+"""The same for a program and everything it starts, by a PID namespace."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,9 @@ def interactive(argv: Sequence[str], *, term: str) -> int:
 def piped(
     argv: Sequence[str], *, stdin: int | IO[bytes] | None = None, stdout: int | IO[bytes] | None = None
 ) -> Iterator["Piped"]:
-    """A running program at the end of a pipe; gone at the end of the block, whatever happens."""
+    """A running program at the end of a pipe; gone at the end of the block, and when this process is killed."""
     with tempfile.TemporaryFile() as words:  # a pipe could fill up while nobody reads it
-        process = start(argv, stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=stdout, stderr=words)
+        process = start([*TIED, *argv], stdin=stdin or subprocess.DEVNULL, stdout=stdout, stderr=words)
         try:
             yield Piped(process, words)
         finally:

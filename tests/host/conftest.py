@@ -4,13 +4,17 @@ Every test is checked for what it leaves: guests, namespaces, links, mounts, cgr
 """
 
 import os
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,22 +112,8 @@ def _networks() -> None:
 @pytest.fixture
 def host() -> Iterator[Host]:
     """A fresh installation; what a test leaves running is ended, and then the test has failed."""
-    root = Path(tempfile.mkdtemp(prefix="vs-test-", dir="/var/tmp"))
-    host = Host(root)
-    try:
+    with installation() as host:
         yield host
-        host.vs("vs-control", "--all", "--stop")
-        left = host.leftovers()
-        assert not left, f"left behind: {left}"
-    finally:
-        host.vs("vs-control", "--all", "--stop")
-        _networks()
-        subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            if " - cgroup" in line:
-                group = Path(line.split(" ")[4], f"vs-tools-{zlib.crc32(os.fsencode(root)):08x}")
-                if group.is_dir():
-                    group.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -180,3 +170,78 @@ def create(host: Host, name: str, number: int, template: Path, *more: str) -> Do
     """vs-create with its two arguments and a template."""
     words = ("--name", name, "--interface", f"{NET}.{number}", "--template", str(template), *more)
     return host.vs("vs-create", *words)
+
+
+def wait(condition: Callable[[], bool], patience: float = 60) -> None:
+    """Wait until the condition holds; fail when it never does."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
+    """All that is in a directory of the host's, to see whether anything touched it."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        state = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(state.st_mode) else b""
+        found[str(path)] = (state.st_mode, state.st_uid, state.st_gid, state.st_mtime_ns, content)
+    return found
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host's that no guest has any business with; anything changed there fails the test."""
+    folder = tmp_path / "outside"
+    for name in ("systemd/system", "network", "dev", "default"):
+        (folder / name).mkdir(parents=True)
+    for name in ("hosts", "hostname", "resolv.conf", "shadow", "kept"):
+        (folder / name).write_text(f"secret of the host in {name}\n")
+    folder.chmod(0o777)  # whoever comes here as the guest's root could write
+    before = snapshot(folder)
+    yield folder
+    assert snapshot(folder) == before
+    assert str(folder) not in Path("/proc/self/mountinfo").read_text()
+
+
+def busybox(host: Host, name: str) -> None:
+    """Put busybox into the tree of a guest that has no such programs."""
+    target = host.trees / name / "usr/local/bin/busybox"
+    shutil.copy("/bin/busybox", target)
+    target.chmod(0o755)
+
+
+def attempts(host: Host, name: str, scripts: dict[str, str]) -> dict[str, int]:
+    """Try each script as root in the guest, in a shell of its own; the exit status of each.
+
+    A program that is missing there would look like a refusal: that is an error of the test.
+    """
+    lines = [f"( {script}\n) > /dev/null 2>&1; echo $? {shlex.quote(what)}" for what, script in scripts.items()]
+    done = host.inside(name, "\n".join(lines))
+    found = {what: int(code) for code, _, what in (line.partition(" ") for line in done.out.splitlines())}
+    assert found.keys() == scripts.keys(), done
+    missing = [what for what, code in found.items() if code == 127]
+    assert not missing, f"programs not found for: {missing}"
+    return found
+
+
+@contextmanager
+def installation() -> Iterator[Host]:
+    """An installation of vs-tools; at the end its guests are stopped, and whatever is left of them is an error."""
+    root = Path(tempfile.mkdtemp(prefix="vs-test-", dir="/var/tmp"))
+    host = Host(root)
+    try:
+        yield host
+        host.vs("vs-control", "--all", "--stop")
+        left = host.leftovers()
+        assert not left, f"left behind: {left}"
+    finally:
+        host.vs("vs-control", "--all", "--stop")
+        _networks()
+        subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            if " - cgroup" in line:
+                group = Path(line.split(" ")[4], f"vs-tools-{zlib.crc32(os.fsencode(root)):08x}")
+                if group.is_dir():
+                    group.rmdir()

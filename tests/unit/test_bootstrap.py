@@ -111,7 +111,7 @@ def test_what_is_no_suite_is_refused(distro: str) -> None:
 def test_the_disk_being_full_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     said = "I: running\ntar: etc: No space left on device\nE: setup failed\n"
     monkeypatch.setattr(
-        run, "run", lambda argv, **_: run.Result(tuple(argv), 1 if argv[0] == "mmdebstrap" else 0, "", said)
+        run, "run", lambda argv, **_: run.Result(tuple(argv), 1 if "mmdebstrap" in argv else 0, "", said)
     )
     with pytest.raises(run.VsError, match="the disk is full: E: setup failed"):
         bootstrap.bootstrap(tmp_path, "trixie", CreateConf(main_mirror=HOST.main))
@@ -130,7 +130,7 @@ def test_proxies_of_the_hosts_apt_are_the_guests_while_it_is_made(monkeypatch: p
 
     monkeypatch.setattr(run, "run", fake)
     bootstrap.bootstrap(tmp_path, "trixie", CreateConf(main_mirror=HOST.main), ("vim",))
-    (made,) = (line for line in lines if line[0] == "mmdebstrap")
+    (made,) = (line for line in lines if "mmdebstrap" in line)
     assert [word for word in made if word.startswith("--aptopt")] == [
         '--aptopt=Acquire::http::Proxy "http://proxy.example:3128"'
     ]

@@ -258,7 +258,7 @@ def test_a_new_guest_writes_one_value_a_file(paths: Paths) -> None:
         ("context", "1", "1 cannot be a context"),
         ("context", "65535", "65535 cannot be a context"),
         ("context", "ten", "'ten' is not a whole number from 0 to 4294967296"),
-        ("uts/nodename", "a b", "'a b' is not a domain name"),
+        ("uts/nodename", "a b", "'a b' is not a host name"),
         ("interfaces/0/ip", "10.0.1", "'10.0.1' is not an IPv4 or IPv6 address"),
         ("interfaces/0/prefix", "33", "'33' is not a whole number from 1 to 32"),
         ("interfaces/0/dev", "../x", "'../x' is not the name of a network device"),

@@ -266,13 +266,15 @@ def test_a_dependency_that_was_not_asked_for_is_not_waited_for(paths: Paths, fam
 
 
 @pytest.mark.parametrize("backwards", [True, False])
-def test_guests_that_depend_on_each_other_in_a_circle_are_refused(
-    paths: Paths, family: tuple[str, ...], backwards: bool
+def test_guests_that_depend_on_each_other_in_a_circle_are_done_in_any_order(
+    paths: Paths, family: tuple[str, ...], backwards: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved(paths, guest("ldap", 10002, depends=("web",)))
-    with pytest.raises(Refused, match="guests depend on each other in a circle") as caught:
-        several._order(paths, family, backwards=backwards)
-    assert {"web", "ldap"} <= set(caught.value.message.split(": ")[1].split(" -> "))
+    turns = ordered(paths, family, backwards=backwards)
+    assert set().union(*turns) == set(family)
+    said = capsys.readouterr().err
+    assert "guests depend on each other in a circle" in said
+    assert {"web", "ldap"} <= set(said.split(": ")[-1].split())
 
 
 def test_one_guest_that_fails_is_named_and_stops_no_other(
@@ -284,7 +286,10 @@ def test_one_guest_that_fails_is_named_and_stops_no_other(
     monkeypatch.setitem(several._ACTS, "start", fail)
     assert [several._guarded(paths, name, ["start"]) for name in ("a", "b")] == [1, 1]
     said = capsys.readouterr().err.splitlines()
-    assert said == ["vs-test: guest a did not start: see its log", "vs-test: guest b: [Errno 28] No space left"]
+    assert said == [
+        "vs-test: guest a did not start: see its log",
+        "vs-test: guest b: OSError: [Errno 28] No space left",
+    ]
 
 
 def test_a_guest_that_runs_or_is_enabled_is_not_removed(paths: Paths) -> None:

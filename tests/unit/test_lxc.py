@@ -151,7 +151,7 @@ def test_the_console_is_shown_with_the_start_before_or_without(paths: Paths) -> 
 
 def test_following_a_console_shows_whole_lines_and_starts_anew_when_it_was_rotated(tmp_path: Path) -> None:
     path = tmp_path / "console"
-    tail = logs._Tail(path, 0)
+    tail = logs._Tail(path)
     assert list(tail.lines()) == []
     path.write_bytes(b"one\ntw")
     assert list(tail.lines()) == ["one"]

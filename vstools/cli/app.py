@@ -24,7 +24,7 @@ def complete_guest(incomplete: str) -> list[str]:
 
 
 NAME_HELP = "guest (repeatable)"
-Name = Annotated[str, typer.Option("--name", help="guest", metavar="GUEST", autocompletion=complete_guest)]
+Name = Annotated[list[str], typer.Option("--name", help="guest", metavar="GUEST", autocompletion=complete_guest)]
 Names = Annotated[
     list[str] | None, typer.Option("--name", help=NAME_HELP, metavar="GUEST", autocompletion=complete_guest)
 ]
@@ -114,6 +114,13 @@ def selected(paths: Paths, names: list[str] | None, everyone: bool) -> tuple[str
     for name in names or ():
         registry.require(paths, name)
     return tuple(dict.fromkeys(names or ()))
+
+
+def single(names: list[str]) -> str:
+    """The one guest that a command is about; raises Refused when several are given."""
+    if len(names) != 1:
+        raise Refused("give one --name: this command is about one guest")
+    return names[0]
 
 
 def exclusive(**options: bool) -> None:

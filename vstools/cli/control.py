@@ -28,6 +28,7 @@ def control(
     started at once, those named in their apps/init/depends first, and stopped in the opposite order; one that
     fails does not stop the others, and the exit status is 1 then.
     """
+    app.exclusive(json=as_json, table=table)
     app.exclusive(enable=enable, disable=disable)
     app.exclusive(start=start, stop=stop, restart=restart, boot=boot)
     paths = installation.from_environment()

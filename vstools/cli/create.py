@@ -60,7 +60,7 @@ def create(
     guest's vs-control line.
     """
     app.exclusive(template=template is not None, debootstrap=debootstrap is not None, skeleton=skeleton)
-    from vstools.lifecycle import control, create, sweep
+    from vstools.lifecycle import create, sweep
     from vstools.lifecycle.create import Request
 
     texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc}
@@ -82,7 +82,6 @@ def create(
         prefix=prefix,
         limits=limits,
         ssh_keys=tuple(key for text in ssh_key or () for key in _ssh_keys(text)),
-        enable=enable,
     )
     paths = installation.from_environment()
     if not dry_run:
@@ -93,11 +92,7 @@ def create(
         return 0
     with _progress(creation.archive) as progress:
         create.create(paths, creation, progress)
-    if enable:
-        control.set_enabled(paths, name, True)
-    status = 0
-    if start:
-        status = app.status_of("vs-create", lambda: control.start(paths, name))
+    status = app.status_of("vs-create", lambda: create.finish(paths, name, enable=enable, start=start))
     print(app.control_line(app.control_row(paths, name)))
     return 1 if status else 0
 

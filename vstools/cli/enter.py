@@ -29,15 +29,15 @@ def enter(
     from vstools.config import registry
 
     app.exclusive(rescue=rescue, console=console)
-    paths = installation.from_environment()
-    registry.require(paths, name)
-    if not lxc.has_monitor(paths, name):
-        raise Refused(f"guest {name} is not running", f"vs-control --name {name} --start")
+    paths, guest = installation.from_environment(), app.single(name)
+    registry.require(paths, guest)
+    if not lxc.has_monitor(paths, guest):
+        raise Refused(f"guest {guest} is not running", f"vs-control --name {guest} --start")
     if console and words:
         raise Refused("--console takes no command")
     what = "console" if console else " ".join(words or ["shell"])
-    log.audit(f"enter{' --rescue' if rescue else ''}: {what}", name, "begun")
-    argv = lxc.console(paths, name) if console else lxc.attach(paths, name, list(words or ()), rescue=rescue)
+    log.audit(f"enter{' --rescue' if rescue else ''}: {what}", guest, "begun")
+    argv = lxc.console(paths, guest) if console else lxc.attach(paths, guest, list(words or ()), rescue=rescue)
     return run.interactive(argv, term=os.environ.get("TERM", "dumb"))
 
 

@@ -13,6 +13,12 @@ from vstools.cli import app
 from vstools.errors import Refused
 from vstools.paths import Paths
 
+_READS = frozenset({
+    "guest_names", "guest_read", "guest_state", "guest_decide_start", "guest_init_pid", "guest_lxc_state",
+    "host_settings", "host_contexts", "host_addresses_of_guests", "demo_address", "demo_reach",
+})  # fmt: skip
+"""Functions that change nothing, and so leave no line in syslog."""
+
 
 def _table() -> dict[str, tuple[str, Callable[..., object]]]:
     """Name -> (arguments, function of Paths and those arguments); imported only when this command runs."""
@@ -68,18 +74,20 @@ def fonctions(
     given = arguments or []
     if len(given) != len(wanted.split()):
         raise Refused(f"{name} takes {wanted or 'no argument'}", f"{len(given)} given")
-    result = _call(function, installation.from_environment(), wanted, given)
+    result = _call(name, wanted, function, installation.from_environment(), given)
     if result is not None:
         print(json.dumps(_plain(result), indent=1))
 
 
-def _call(function: Callable[..., object], paths: Paths, wanted: str, given: list[str]) -> object:
+def _call(wanted_name: str, wanted: str, function: Callable[..., object], paths: Paths, given: list[str]) -> object:
     from vstools import log
     from vstools.config import registry
 
     if given and wanted == "NAME":
         registry.require(paths, given[0])
-    with log.change(f"function {function.__name__}", given[0] if given else "-"):
+    if wanted_name in _READS:
+        return function(paths, *given)
+    with log.change(f"function {wanted_name}", given[0] if given else "-"):
         return function(paths, *given)
 
 

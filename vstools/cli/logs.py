@@ -21,17 +21,17 @@ def log(
     from vstools.config import registry
     from vstools.lifecycle import logs
 
-    paths = installation.from_environment()
-    registry.require(paths, name)
+    paths, guest = installation.from_environment(), app.single(name)
+    registry.require(paths, guest)
     if follow:
-        for line in logs.follow(paths, name):
+        for line in logs.follow(paths, guest):
             print(line, flush=True)
         return
     for title, lines in (
-        ("console", logs.console(paths, name, boot=boot)),
-        ("journal", logs.journal(paths, name, boot=boot)),
+        ("console", logs.console(paths, guest, boot=boot)),
+        ("journal", logs.journal(paths, guest, boot=boot)),
     ):
-        print(f"-- {title} of {name} --", file=sys.stderr)
+        print(f"-- {title} of {guest} --", file=sys.stderr)
         for line in lines:
             print(line)
 

@@ -1,4 +1,4 @@
-"""vs-remove: a guest goes for good."""
+"""vs-remove: guests go for good."""
 
 from typing import Annotated
 
@@ -9,20 +9,29 @@ from vstools.cli import app
 
 
 def remove(
-    name: app.Name,
+    name: app.Names = None,
+    everyone: app.All = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     dry_run: app.DryRun = False,
-) -> None:
-    """Remove a stopped and disabled guest from this host: its configuration, its tree and its logs."""
+) -> int:
+    """Remove stopped and disabled guests from this host: their configuration, their trees and their logs.
+
+    When one of several cannot be removed, none is.
+    """
     from vstools.lifecycle import removal
 
     paths = installation.from_environment()
-    removal.check_removable(paths, name)
+    names = app.selected(paths, name, everyone)
+    for guest in names:
+        removal.check_removable(paths, guest)
     if dry_run:
-        print(f"would remove {paths.config_of(name)}, {paths.tree_of(name)} and {paths.log_of(name)}")
-        return
-    app.confirm(f"Remove guest {name} and all its files?", yes)
-    removal.remove(paths, name)
+        for guest in names:
+            print(f"would remove {paths.config_of(guest)}, {paths.tree_of(guest)} and {paths.log_of(guest)}")
+        return 0
+    if names:
+        app.confirm(f"Remove {', '.join(names)} and all files of theirs?", yes)
+    failed = [app.status_of("vs-remove", lambda guest=guest: removal.remove(paths, guest)) for guest in names]  # type: ignore[misc]
+    return max(failed, default=0) if len(names) < 2 else int(any(failed))
 
 
 def main() -> None:

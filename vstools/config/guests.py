@@ -31,6 +31,7 @@ from vstools.guest import (
     parse_domain,
     parse_limit,
     parse_mac,
+    parse_nodename,
 )
 from vstools.paths import STAGED, Paths
 
@@ -71,7 +72,7 @@ def read(config: Path, name: str, faults: Faults) -> Guest:
     return Guest(
         name=name,
         context=context or 2,
-        nodename=value.get("uts/nodename", parse_domain) or name,
+        nodename=value.get("uts/nodename", parse_nodename) or name,
         nics=_read_nics(config, faults),
         limits=_read_limits(config, faults),
         enabled=is_enabled(config),

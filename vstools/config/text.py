@@ -47,6 +47,8 @@ def lines_of(path: Path) -> list[str]:
         return read_bounded(path, LIMIT).splitlines()
     except FileNotFoundError:
         return []
+    except IsADirectoryError:
+        raise BadFiles((f"{path}:1:1: it is a directory, not a file",)) from None
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:

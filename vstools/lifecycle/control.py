@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vstools import files, log, lxc, units
 from vstools.config import guests
+from vstools.config.text import Faults
 from vstools.errors import VsError
 from vstools.files import wait_until
 from vstools.lifecycle import phases
@@ -45,21 +46,26 @@ def _runs(paths: Paths, name: str) -> bool:
     """Whether the guest runs; one that is just ending is waited for."""
     if not lxc.is_running(paths, name):
         return False
-    if lxc.state(paths, name) in ("RUNNING", "STARTING", "FROZEN"):
-        return True
-    if not wait_until(lambda: not lxc.is_running(paths, name), patience=_END_PATIENCE):
+    up = ("RUNNING", "STARTING", "FROZEN")
+
+    def decided() -> bool:
+        return not lxc.is_running(paths, name) or lxc.state(paths, name) in up
+
+    if not wait_until(decided, patience=_END_PATIENCE, pause=0.1):
         raise VsError(f"guest {name} is ending and does not end", "try vs-control --stop")
-    return False
+    return lxc.is_running(paths, name)
 
 
 def _start_here(paths: Paths, name: str) -> None:
     token = phases.prepare(paths, name)
-    process = lxc.launch(paths, name, command("vs-guest-phase"), token)
+    process = None
     try:
+        process = lxc.launch(paths, name, command("vs-guest-phase"), token)
         phases.settle(paths, name, process)
     except BaseException:
         lxc.kill(paths, name)
-        process.wait()
+        if process is not None:
+            process.wait()
         phases.cleanup(paths, name)
         raise
 
@@ -102,11 +108,29 @@ def set_enabled(paths: Paths, name: str, enabled: bool) -> None:
         if guests.is_enabled(config) == enabled and not paths.systemd:
             return
         with log.change("enable" if enabled else "disable", name):
+            after = _after(paths, name) if paths.systemd and enabled else ()
             guests.set_enabled(config, enabled)
             if paths.systemd and enabled:
-                units.enable(paths, name, guests.load(paths, name).depends)
+                units.enable(paths, name, after)
             elif paths.systemd:
                 units.disable(paths, name)
+
+
+def _after(paths: Paths, name: str) -> tuple[str, ...]:
+    """Whom the guest depends on, but for those that depend on it in turn: systemd would not start one of a circle."""
+    return tuple(other for other in guests.load(paths, name).depends if name not in _all_depends(paths, other))
+
+
+def _all_depends(paths: Paths, name: str) -> set[str]:
+    """Everybody that a guest depends on, at any distance."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        current = ahead.pop()
+        new = set(guests.read(paths.config_of(current), current, Faults()).depends) - found
+        found |= new
+        ahead += new
+    return found
 
 
 def record_failure(paths: Paths, name: str, sentence: str) -> None:

@@ -18,6 +18,7 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, bracketed, check_name
 from vstools.inside import Inside
+from vstools.lifecycle import control
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
 from vstools.lifecycle.sweep import MADE, sweep_one
 from vstools.network import plan
@@ -45,7 +46,6 @@ class Request:
     prefix: int | None = None
     limits: dict[str, object] = field(default_factory=dict)
     ssh_keys: tuple[str, ...] = ()
-    enable: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,9 @@ def decide(paths: Paths, request: Request) -> Creation:
     nics = tuple(_nic(index, address, request, host) for index, address in enumerate(request.addresses))
     if not nics:
         raise Refused("a guest needs an address", "give --interface ADDRESS")
+    if request.include and not request.distro:
+        raise Refused("--include goes with --debootstrap", "a template holds what it holds")
+    hooks.check(paths, request.name)
     creation = Creation(request, host, nics, _limits(request, host))
     _check_links(creation)
     if request.template:
@@ -221,8 +224,16 @@ def create(paths: Paths, creation: Creation, progress: unpack.Progress = lambda 
             sweep_one(paths, name)
             _give_back(paths, guest.context)
             raise
-        hooks.run_all(paths, name, "post-create", must=True)
     return guest
+
+
+def finish(paths: Paths, name: str, *, enable: bool, start: bool) -> None:
+    """What follows when the guest is there: the hook ``post-create``, then enabling and starting it."""
+    hooks.run_all(paths, name, "post-create", must=True)
+    if enable:
+        control.set_enabled(paths, name, True)
+    if start:
+        control.start(paths, name)
 
 
 def _stage(paths: Paths, creation: Creation) -> Guest:
@@ -280,7 +291,10 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: unpack.Progr
     host, request = creation.settings, creation.request
     tree = plain.stage(paths, guest.name)
     checkpoint("create:tree")
-    with _Probe(creation) as probe, identity.new_ssh_host_keys(guest.nodename) as keys:
+    with (
+        _Probe(creation) as probe,
+        identity.new_ssh_host_keys(guest.nodename, paths.guests / f"{STAGED}{guest.name}" / ".keys") as keys,
+    ):
         if request.skeleton:
             with Inside(tree) as inside:
                 identity.skeleton(inside)

@@ -123,7 +123,9 @@ def _make(paths: Paths, start: Start) -> None:
     guest, record = start.guest, start.record
     name, runtime = guest.name, paths.runtime_of(guest.name)
     files.directory(paths.runtime, 0o711)
-    files.directory(runtime, 0o711)
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.chown(runtime, 0, guest.id_base)
+    runtime.chmod(0o710)  # LXC enters it as the guest's root; nobody else of the host does
     files.directory(paths.log_of(name), 0o700)
     lxc.reset_logs(paths, name)
     files.write(runtime / "record", json.dumps(asdict(record)) + "\n", 0o600)
@@ -193,11 +195,11 @@ def stop(paths: Paths, name: str) -> bool:
     if not lxc.is_running(paths, name):
         return True
     hooks.run_all(paths, name, "pre-stop", must=False)
-    request = lxc.Stop(paths, name)
+    request = lxc.Stop(paths, name, _stop_timeout(paths))
     checkpoint("stop:asked")
     from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down: ``undo`` needs it
 
-    by_itself = request.wait(_stop_timeout(paths))
+    by_itself = request.wait()
     if not by_itself:
         log.warn(f"guest {name} did not shut down in time and was killed")
     return by_itself
@@ -228,6 +230,7 @@ def undo(paths: Paths, name: str) -> None:
         return
     record = read_record(paths, name)
     if record is not None:
+        limits.end_processes(f"{record.cgroup}/payload")
         hooks.run_all(paths, name, "post-stop", must=False)
         checkpoint("stop:post-stop")
         kernel.disconnect(record.netns, record.host_names, record.names)

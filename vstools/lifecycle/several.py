@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from vstools import log
 from vstools.config import guests
 from vstools.config.text import Faults
-from vstools.errors import Refused, VsError
+from vstools.errors import VsError
 from vstools.lifecycle import control
 from vstools.lifecycle.sweep import sweep
 from vstools.paths import Paths
@@ -46,18 +46,25 @@ def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
 
 
 def _order(paths: Paths, names: tuple[str, ...], *, backwards: bool) -> "graphlib.TopologicalSorter[str]":
-    """Those a guest depends on come before it (``backwards``: after). Raises Refused when they form a circle."""
-    order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter(dict.fromkeys(names, ()))
-    for name in names:
-        for other in guests.read(paths.config_of(name), name, Faults()).depends:
-            if other in names:
-                order.add(other, name) if backwards else order.add(name, other)
-    try:
-        order.prepare()
-    except graphlib.CycleError as error:
-        circle = " -> ".join(error.args[1])
-        raise Refused(f"guests depend on each other in a circle: {circle}", "change apps/init/depends of one") from None
-    return order
+    """Those a guest depends on come before it (``backwards``: after).
+
+    Guests that depend on each other in a circle are done in any order, with a warning: no boot fails for that.
+    """
+    depends = {name: guests.read(paths.config_of(name), name, Faults()).depends for name in names}
+    while True:
+        order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter(dict.fromkeys(names, ()))
+        for name in names:
+            for other in depends[name]:
+                if other in depends:
+                    order.add(other, name) if backwards else order.add(name, other)
+        try:
+            order.prepare()
+        except graphlib.CycleError as error:
+            circle = error.args[1]
+            log.warn(f"guests depend on each other in a circle, their order is not kept: {' -> '.join(circle)}")
+            depends.update(dict.fromkeys(circle, ()))
+        else:
+            return order
 
 
 def _guarded(paths: Paths, name: str, verbs: list[str]) -> int:
@@ -67,7 +74,7 @@ def _guarded(paths: Paths, name: str, verbs: list[str]) -> int:
     except VsError as error:
         print(f"{log.program()}: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        print(f"{log.program()}: guest {name}: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"{log.program()}: guest {name}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

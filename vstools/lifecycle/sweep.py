@@ -7,7 +7,8 @@ import os
 import shutil
 
 from vstools import files, log, lxc, units
-from vstools.errors import Busy
+from vstools.errors import Busy, VsError
+from vstools.faults import checkpoint
 from vstools.lifecycle import phases
 from vstools.lifecycle.host import guest_lock
 from vstools.paths import DOOMED, STAGED, Paths
@@ -25,6 +26,8 @@ def sweep(paths: Paths) -> None:
                 sweep_one(paths, name)
         except Busy:
             continue
+        except (VsError, OSError) as error:
+            log.warn(f"what a killed command left of {name} could not be removed: {error}")
 
 
 def _leftovers(paths: Paths) -> list[str]:
@@ -103,13 +106,18 @@ def forget(paths: Paths, name: str) -> None:
     drop_config(paths, doomed.name)
     paths.config_of(name).rename(doomed)
     files.sync_directory(paths.guests)
+    checkpoint("remove:renamed")
     _forget_files(paths, name)
     drop_config(paths, doomed.name)
+    checkpoint("remove:done")
 
 
 def _forget_files(paths: Paths, name: str) -> None:
     """What a guest has beside its directory, which is among the doomed ones until all of this is gone."""
     plain.doom(paths, name)
+    checkpoint("remove:tree-renamed")
     plain.clear(paths, f"{DOOMED}{name}")
+    checkpoint("remove:tree")
     if paths.log_of(name).is_dir():
         shutil.rmtree(paths.log_of(name))
+    checkpoint("remove:logs")

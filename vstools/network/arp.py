@@ -84,6 +84,8 @@ def _listen(
             frame = wire.recv(128)
         except TimeoutError:
             continue
+        except OSError:  # the device went down
+            return None
         if len(frame) < 14 + _PACKET.size:
             continue
         fields = _PACKET.unpack_from(frame, 14)

@@ -109,9 +109,12 @@ def connect(netns: str, links: tuple[Link, ...], id_base: int) -> None:
         with IPRoute() as ipr:
             ipr.link("set", index=index_of(ipr, "lo"), state="up")
     for link in links:
-        _make_link(netns, link)
-        with inside(netns):
-            _set_up(link)
+        try:
+            _make_link(netns, link)
+            with inside(netns):
+                _set_up(link)
+        except NetlinkError as error:
+            raise VsError(f"{link.name} on {link.vlan_device} could not be made", str(error)) from error
 
 
 def _namespace_settings(id_base: int) -> None:
@@ -163,8 +166,6 @@ def _make_link(netns: str, link: Link) -> None:
                     address=link.mac,
                     net_ns_fd=handle,
                 )
-    except NetlinkError as error:
-        raise VsError(f"link {link.name} on {link.vlan_device} could not be made", str(error)) from error
     finally:
         os.close(handle)
 
@@ -194,15 +195,12 @@ def _set_up(link: Link) -> None:
         _sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
         if link.mtu:
             ipr.link("set", index=index, mtu=link.mtu)
-        try:
-            for address in link.addresses:
-                extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
-                ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
-            ipr.link("set", index=index, state="up")
-            for gateway in link.gateways:
-                _default_route(ipr, index, gateway)
-        except NetlinkError as error:
-            raise VsError(f"{link.name} could not be given its addresses", str(error)) from error
+        for address in link.addresses:
+            extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
+            ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
+        ipr.link("set", index=index, state="up")
+        for gateway in link.gateways:
+            _default_route(ipr, index, gateway)
 
 
 def _default_route(ipr: Any, index: int, gateway: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:

@@ -82,6 +82,7 @@ def bootstrap(tree: Path, distro: str, conf: CreateConf, include: tuple[str, ...
     """Install ``distro`` into the empty directory ``tree``; no service is started meanwhile."""
     lines = sources(mirrors(conf), distro)
     argv = [
+        *run.ALONE,
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",

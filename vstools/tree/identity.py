@@ -4,7 +4,7 @@ The tree may be hostile: every path is resolved inside it (inside.py).
 """
 
 import re
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -51,12 +51,14 @@ class Wishes:
 
 
 @contextmanager
-def new_ssh_host_keys(comment: str) -> Iterator[Callable[[], Path]]:
+def new_ssh_host_keys(comment: str, folder: Path) -> Iterator[Callable[[], Path]]:
     """Make ssh host keys beside other work: the guest needs no program and no first boot for them.
 
-    Gives a function that waits for the keys and returns the private directory that holds them.
+    ``folder`` is made for them and removed at the end. Gives a function that waits for the keys and returns it.
     """
-    with tempfile.TemporaryDirectory(prefix="vs-keys-") as folder, ExitStack() as stack:
+    folder.mkdir(mode=0o700)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
         makers = [
             stack.enter_context(
                 run.piped(
@@ -71,7 +73,7 @@ def new_ssh_host_keys(comment: str) -> Iterator[Callable[[], Path]]:
             for maker in makers:
                 if (words := maker.finish()) is not None:
                     raise VsError("no ssh host keys could be made", words)
-            return Path(folder)
+            return folder
 
         yield ready
 
@@ -149,16 +151,20 @@ def _time_and_language(tree: Inside, wishes: Wishes) -> None:
 
 def _lock_root(tree: Inside) -> None:
     """root's password is locked, whatever the template said: no one knows it but the template's maker."""
-    shadow = tree.read("etc/shadow")
-    if shadow is None:
-        return
-    lines = []
-    for line in shadow.splitlines():
-        fields = line.split(":")
+    shadow, passwd = tree.read("etc/shadow"), tree.read("etc/passwd")
+    if shadow is not None:
+        tree.write("etc/shadow", _without_password(shadow, "*"), 0o640, group=_shadow_group(tree))
+    if passwd is not None:
+        tree.write("etc/passwd", _without_password(passwd, "*" if shadow is None else "x"))
+
+
+def _without_password(text: str, word: str) -> str:
+    """A passwd or shadow file (``man 5 passwd``) with ``word`` in root's second field."""
+    lines = [line.split(":") for line in text.splitlines()]
+    for fields in lines:
         if fields[0] == "root" and len(fields) > 1:
-            fields[1] = "*"
-        lines.append(":".join(fields))
-    tree.write("etc/shadow", "\n".join(lines) + "\n", 0o640, group=_shadow_group(tree))
+            fields[1] = word
+    return "".join(":".join(fields) + "\n" for fields in lines)
 
 
 def _shadow_group(tree: Inside) -> int:

@@ -1,5 +1,6 @@
 """A tree becomes a template: an archive without what identifies the guest it was made from."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from vstools import run
-from vstools.errors import VsError
+from vstools.errors import Busy, VsError
 from vstools.files import sync_directory
 from vstools.tree.unpack import compressor
 
@@ -67,15 +68,25 @@ def _finish(process: run.Piped, archive: Path) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes its name only when it is complete and on the disk; readable by root alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}~")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:  # noqa: PTH123
+    """A new file that takes its name only when it is complete and on the disk; readable by root alone.
+
+    A killed command's unfinished file has the same name for the next command, which begins it anew.
+    """
+    temporary = path.with_name(f".{path.name}.unfinished~")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as output:  # noqa: PTH123 - a descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"{path} is being written by another command", "wait for it, or choose another name") from None
+        try:
+            os.ftruncate(descriptor, 0)
             yield output
-            os.fsync(output.fileno())
-        temporary.rename(path)
-        sync_directory(path.parent)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+            output.flush()
+            os.fsync(descriptor)
+            temporary.rename(path)
+            sync_directory(path.parent)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise

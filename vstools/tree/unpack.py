@@ -140,7 +140,7 @@ def unpack(archive: Path, tree: Path, progress: Progress = lambda _: None) -> in
     with _stream(archive, progress) as source, _extractor(tree) as sink:
         try:
             _copy_members(source, sink, checker)
-        except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+        except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
             raise Refused(f"{archive} is damaged or no tar archive", str(error)) from error
         if not checker.members:
             raise Refused(f"{archive} is empty", "a template holds a whole system")
@@ -216,7 +216,9 @@ class _Stream:
         return self._base + self._at
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes, fewer at the end."""
+        """The next ``size`` bytes of headers, fewer at the end."""
+        if size > _CHUNK:
+            raise tarfile.ReadError("a header has more than a MiB")
         found = self._buffer[self._at : self._at + size]
         self._at += len(found)
         while len(found) < size and self._fill():
@@ -271,8 +273,3 @@ def _extractor(tree: Path) -> Iterator[IO[bytes]]:
             if any(reason in words for reason in _DISK):
                 raise VsError(f"the tree could not be written to {tree.parent}: no space left, or a bad disk", words)
             raise Refused("the template cannot be unpacked", words)
-
-
-def top_level_is_a_system(tree: Path) -> bool:
-    """Whether a tree looks like one that can be started: it has an init."""
-    return any(os.path.lexists(tree / name) for name in ("sbin/init", "usr/sbin/init", "init", "bin/init"))
