@@ -183,7 +183,7 @@ def init_pid(paths: Paths, name: str) -> int | None:
 class Stop:
     """A guest that is asked to shut down: systemd by SIGRTMIN+3, any other init by its ``poweroff`` run inside.
 
-    The asking is done at once and without waiting; ``wait`` waits for the guest's end.
+    Entering it asks, without waiting; ``wait`` waits for the guest's end.
     """
 
     def __init__(self, paths: Paths, name: str, patience: float) -> None:
@@ -192,9 +192,23 @@ class Stop:
         self._mark = paths.runtime_of(name) / "stopping"
         self._asked: int | None = None
         self._poweroff: Runner | None = None
-        with suppress(FileNotFoundError):  # it just ended by itself
-            self._mark.write_text(f"{os.getpid()}\n")  # a guest that is restarting itself ends, too
-        self._ask()
+
+    def __enter__(self) -> "Stop":
+        try:
+            with suppress(FileNotFoundError):  # it just ended by itself
+                self._mark.write_text(f"{os.getpid()}\n")  # a guest that is restarting itself ends, too
+            self._ask()
+        except BaseException:
+            self._mark.unlink(missing_ok=True)
+            raise
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._mark.unlink(missing_ok=True)
+        if self._poweroff is not None:
+            self._poweroff.kill()
+            self._poweroff.wait()
 
     def _ask(self) -> None:
         self._asked = init_pid(self._paths, self._name)
@@ -223,17 +237,9 @@ class Stop:
 
         Raises VsError when it is still there after the kill.
         """
-        try:
-            by_itself = wait_until(self._is_gone, patience=self._deadline - time.monotonic(), pause=0.01)
-            if not by_itself:
-                kill(self._paths, self._name)
-        except BaseException:
-            self._mark.unlink(missing_ok=True)
-            raise
-        finally:
-            if self._poweroff is not None:
-                self._poweroff.kill()
-                self._poweroff.wait()
+        by_itself = wait_until(self._is_gone, patience=self._deadline - time.monotonic(), pause=0.01)
+        if not by_itself:
+            kill(self._paths, self._name)
         return by_itself
 
 

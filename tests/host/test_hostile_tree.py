@@ -1,6 +1,7 @@
 """What a guest's root left in its tree harms nobody when the host works there: links, pipes, devices, journals."""
 
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -15,41 +16,59 @@ def _replace(path: Path, target: str) -> None:
     path.symlink_to(target)
 
 
-LINKS = ("etc", "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys", "tmp", "sbin", "var/log")
 UP = "../" * 20
+PLACES = {
+    "names": ("etc/hosts", "etc/hostname", "etc/resolv.conf"),
+    "logs": ("var/log", "root"),
+    **{place: (place,) for place in ("etc", "dev", "proc", "sys", "tmp", "sbin")},
+}
+"""Where the host, or LXC for it, writes or mounts at a start."""
 
 
 @pytest.mark.parametrize("how", ["absolute", "relative"])
-@pytest.mark.parametrize("place", LINKS)
+@pytest.mark.parametrize("what", PLACES)
 def test_link_that_the_guests_root_left_leads_nowhere(
-    host: Host, small: Path, outside: Path, place: str, how: str
+    host: Host, small: Path, outside: Path, what: str, how: str
 ) -> None:
     assert create(host, "web", 10, small, "--tmpfs", "16").code == 0
-    target = outside / place.rpartition("/")[2] if "/" in place else outside
-    _replace(host.trees / "web" / place, str(target) if how == "absolute" else UP + str(target)[1:])
-    _start_or_refuse(host)
+    for place in PLACES[what]:
+        target = outside / place.rpartition("/")[2] if what == "names" else outside
+        _clear(host.trees / "web" / place).symlink_to(str(target) if how == "absolute" else UP + str(target)[1:])
+    assert _start_or_refuse(host) == (what in ("names", "logs"))
 
 
-@pytest.mark.parametrize("what", ["fifo", "directory", "socket", "device"])
-@pytest.mark.parametrize("place", ["etc/resolv.conf", "etc", "sys", "sbin/init"])
-def test_odd_file_that_the_guests_root_left_harms_nothing(host: Host, small: Path, place: str, what: str) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "file"])
+@pytest.mark.parametrize("place", ["etc", "sys", "sbin/init"])
+def test_odd_file_that_the_guests_root_left_harms_nothing(host: Host, small: Path, place: str, kind: str) -> None:
     assert create(host, "web", 10, small).code == 0
-    path = host.trees / "web" / place
-    if what != "directory" or place in ("etc/resolv.conf", "sbin/init"):
-        subprocess.run(["rm", "-rf", path], check=True)
-    if what == "fifo":
-        os.mkfifo(path)
-    elif what == "socket":
-        os.mknod(path, 0o140666)
-    elif what == "device":
-        os.mknod(path, 0o20666, os.makedev(1, 3))
-    else:
-        path.mkdir(exist_ok=True)
-    _start_or_refuse(host)
+    _odd(host.trees / "web" / place, kind)
+    assert not _start_or_refuse(host)
 
 
-def _start_or_refuse(host: Host) -> None:
-    """The guest starts, or the command says why not in a sentence and leaves nothing."""
+def test_odd_files_where_the_host_writes_are_replaced(host: Host, small: Path) -> None:
+    assert create(host, "web", 10, small).code == 0
+    for name, kind in {"resolv.conf": "pipe", "hosts": "socket", "hostname": "device"}.items():
+        _odd(host.trees / "web/etc" / name, kind)
+    host.ok("vs-control", "--name", "web", "--start")
+    assert host.inside("web", "cat /etc/hostname").out == "web\n"
+    host.ok("vs-control", "--name", "web", "--stop")
+    _clear(host.trees / "web/etc/resolv.conf").mkdir()
+    assert not _start_or_refuse(host)
+
+
+def _clear(path: Path) -> Path:
+    """Nothing is left of that name."""
+    subprocess.run(["rm", "-rf", path], check=True)
+    return path
+
+
+def _odd(path: Path, kind: str) -> None:
+    types = {"pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK, "device": stat.S_IFCHR, "file": stat.S_IFREG}
+    os.mknod(_clear(path), types[kind] | 0o666, os.makedev(1, 3) if kind == "device" else 0)
+
+
+def _start_or_refuse(host: Host) -> bool:
+    """Whether the guest starts; else the command says why not in a sentence. Nothing is left after."""
     done = host.vs("vs-control", "--name", "web", "--start", timeout=60)
     if done.code == 0:
         host.ok("vs-control", "--name", "web", "--stop")
@@ -59,6 +78,7 @@ def _start_or_refuse(host: Host) -> None:
         sentence, _, words = done.err.partition("\n")
         assert not words or sentence.endswith("LXC and the console said:"), done
     assert host.leftovers() == []
+    return done.code == 0
 
 
 def _link_to_shadow(folder: Path) -> None:

@@ -223,19 +223,38 @@ def test_deep_and_oddly_named_trees_go_too(web: Host) -> None:
     assert Path("/etc/passwd").exists()
 
 
-def test_removal_follows_no_link_and_crosses_no_mount(web: Host, outside: Path) -> None:
+def test_what_is_mounted_in_a_tree_is_neither_removed_nor_packed(web: Host, outside: Path, tmp_path: Path) -> None:
+    """A bind mount of the same file system is invisible to rm and tar."""
     (web.trees / "web/outside").symlink_to(outside)
-    inner = web.trees / "web/mnt"
+    inner = web.trees / "web/a directory"
     inner.mkdir()
     subprocess.run(["mount", "--bind", outside, inner], check=True)
     try:
-        done = web.vs("vs-remove", "--name", "web", "--yes")
-        assert done.code == 1, done
+        before = web.state()
+        for argv in (
+            ["vs-remove", "--name", "web", "--yes"],
+            ["vs-template", "--name", "web", "--file", f"{tmp_path}/t.tar"],
+        ):
+            done = web.vs(*argv)
+            assert (done.code, f"umount {inner}" in done.err) == (2, True), done
+        assert web.state() == before
+        assert not (tmp_path / "t.tar").exists()
     finally:
-        subprocess.run(["umount", *(path for path in web.trees.glob(".old-*/mnt"))], check=True)
-    web.ok("vs-control", "--all")
+        subprocess.run(["umount", inner], check=True)
+    web.ok("vs-remove", "--name", "web", "--yes")
+
+
+def test_killed_removal_is_not_finished_over_a_mount(web: Host, outside: Path) -> None:
+    web.vs("vs-remove", "--name", "web", "--yes", VS_TOOLS_FAULT="remove:tree-renamed")
+    inner = web.trees / ".old-web/mnt"
+    inner.mkdir()
+    subprocess.run(["mount", "--bind", outside, inner], check=True)
+    try:
+        assert f"umount {inner}" in web.vs("vs-control", "--all", "--stop").err
+    finally:
+        subprocess.run(["umount", inner], check=True)
     web.ok("vs-control", "--all", "--stop")
-    assert web.leftovers() == []
+    assert list(web.trees.glob("*web*")) == []
 
 
 def test_removal_killed_at_any_step_is_finished_by_the_next_command(host: Host, small: Path, tmp_path: Path) -> None:
@@ -246,8 +265,8 @@ def test_removal_killed_at_any_step_is_finished_by_the_next_command(host: Host, 
     steps = [step for step in dict.fromkeys(trace.read_text().split()) if step.startswith("remove:")]
     assert len(steps) >= 4
     for step in steps:
-        assert create(host, "web", 10, small, "--start").code == 0, step
-        host.ok("vs-control", "--name", "web", "--stop")
+        assert create(host, "web", 10, small).code == 0, step
+        (host.root / "var/log/vs-tools/web").mkdir()
         killed = host.vs("vs-remove", "--name", "web", "--yes", VS_TOOLS_FAULT=step)
         assert killed.code == -9, step
         assert host.vs("vs-control", "--name", "web").code == 2, f"{step}: it is gone at once"

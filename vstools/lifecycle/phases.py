@@ -195,11 +195,11 @@ def stop(paths: Paths, name: str) -> bool:
     if not lxc.is_running(paths, name):
         return True
     hooks.run_all(paths, name, "pre-stop", must=False)
-    request = lxc.Stop(paths, name, _stop_timeout(paths))
-    checkpoint("stop:asked")
-    from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down: ``undo`` needs it
+    with lxc.Stop(paths, name, _stop_timeout(paths)) as request:
+        checkpoint("stop:asked")
+        from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down: ``undo`` needs it
 
-    by_itself = request.wait()
+        by_itself = request.wait()
     if not by_itself:
         log.warn(f"guest {name} did not shut down in time and was killed")
     return by_itself

@@ -8,7 +8,7 @@ from vstools.errors import Refused
 from vstools.lifecycle.host import guest_lock, settings
 from vstools.lifecycle.sweep import forget, sweep
 from vstools.paths import STAGED, Paths
-from vstools.storage import plain
+from vstools.storage import mounts, plain
 from vstools.tree import bootstrap, pack, unpack
 
 
@@ -46,6 +46,13 @@ def check_removable(paths: Paths, name: str) -> None:
         raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
     if guests.is_enabled(paths.config_of(name)):
         raise Refused(f"guest {name} is enabled", f"vs-control --name {name} --disable")
+    _check_mounts(paths, name)
+
+
+def _check_mounts(paths: Paths, name: str) -> None:
+    """What the admin mounted in the tree is not the guest's: it is neither removed nor packed."""
+    for where in mounts.below(paths.tree_of(name)):
+        raise Refused(f"{where} is mounted in the tree of guest {name}", f"umount {where}")
 
 
 def remove(paths: Paths, name: str) -> None:
@@ -66,6 +73,7 @@ def check_template(paths: Paths, name: str, archive: Path) -> None:
     _check_archive(archive)
     if lxc.is_running(paths, name):
         raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
+    _check_mounts(paths, name)
 
 
 def template(paths: Paths, name: str, archive: Path) -> None:

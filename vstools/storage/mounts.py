@@ -1,6 +1,10 @@
-"""The mounts that the host makes for a started guest: its own sysfs view, and a /tmp of a limited size."""
+"""The mounts that the host makes for a started guest: its own sysfs view, and a /tmp of a limited size.
+
+And those that somebody else made in a guest's tree: what is done to the tree would be done to them.
+"""
 
 import os
+import re
 from pathlib import Path
 
 from vstools import run
@@ -26,3 +30,10 @@ def unmount(where: Path) -> None:
     """Unmount whatever is mounted at ``where``; lazily, so that nothing of a dying guest can hold it."""
     while os.path.ismount(where):
         run.run(["umount", "--lazy", str(where)])
+
+
+def below(folder: Path) -> tuple[Path, ...]:
+    """Where something is mounted in a directory (``man 5 proc``, mountinfo: spaces and the like are octal there)."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    points = [re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), line.split(b" ")[4]) for line in lines]
+    return tuple(path for point in points if folder in (path := Path(os.fsdecode(point))).parents)

@@ -11,6 +11,7 @@ from vstools import log, run
 from vstools.errors import VsError
 from vstools.files import directory, sync_directory
 from vstools.paths import DOOMED, STAGED, Paths
+from vstools.storage import mounts
 
 _DELETE_DEADLINE = 3600.0
 
@@ -63,9 +64,11 @@ def doom(paths: Paths, name: str) -> None:
 
 
 def clear(paths: Paths, entry: str) -> None:
-    """Delete a hidden directory of trees. ``rm`` follows no link and crosses no mount."""
+    """Delete a hidden directory of trees. ``rm`` follows no link; nothing that is mounted there is deleted."""
     path = paths.trees / entry
     if os.path.lexists(path):
+        for where in mounts.below(path):  # rm's --one-file-system sees no bind mount of the same file system
+            raise VsError(f"{where} is mounted in a tree that is being removed", f"umount {where}")
         run.run(["rm", "-rf", "--one-file-system", "--", str(path)], timeout=_DELETE_DEADLINE)
 
 
