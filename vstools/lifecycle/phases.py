@@ -137,7 +137,7 @@ def _make(paths: Paths, start: Start) -> None:
     mounts.mount_sysfs(runtime / "sys", record.netns)
     checkpoint("start:sysfs")
     with host_lock(paths, "links"):
-        local.ensure(start.links, start.settings.networks)
+        local.ensure(paths, start.links, start.settings.networks)
         checkpoint("start:local")
         kernel.connect(record.netns, start.links, guest.id_base)
     checkpoint("start:links")

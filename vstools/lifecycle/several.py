@@ -30,6 +30,13 @@ def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
         for verb in verbs:
             _ACTS[verb](paths, names[0])
         return 0
+    if "restart" in verbs:  # all of them stop before the first one starts
+        first = [verb for verb in verbs if verb != "restart"]
+        return max(_at_once(paths, names, [*first, "stop"]), _at_once(paths, names, ["start"]))
+    return _at_once(paths, names, verbs)
+
+
+def _at_once(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
     backwards = "stop" in verbs
     order = _order(paths, names, backwards=backwards)
     codes: list[int] = []

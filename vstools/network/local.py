@@ -6,7 +6,7 @@ guest that needs it; so nothing has to be done at boot. The bridge's address is 
 
 from pathlib import Path
 
-from vstools import run
+from vstools import files, run
 from vstools.config.networks import Network, Networks
 from vstools.errors import Refused
 from vstools.network.kernel import has_device
@@ -16,13 +16,14 @@ from vstools.render import render
 
 BRIDGE = "vsbr0"
 TABLE = "vs_local"
+_WAS_OFF = "forwarding-was-off"
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
-def ensure(links: tuple[Link, ...], networks: Networks) -> None:
+def ensure(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:
     """Make the local network when one of ``links`` is on it and it is not there yet. The caller holds a lock."""
     if any(link.device == BRIDGE for link in links) and not has_device(BRIDGE):
-        make(_networks(links, networks))
+        make(paths, _networks(links, networks))
 
 
 def _networks(links: tuple[Link, ...], networks: Networks) -> tuple[Network, ...]:
@@ -36,7 +37,7 @@ def _networks(links: tuple[Link, ...], networks: Networks) -> tuple[Network, ...
     return tuple(dict.fromkeys(found))
 
 
-def make(lines: tuple[Network, ...]) -> None:
+def make(paths: Paths, lines: tuple[Network, ...]) -> None:
     """The bridge with its addresses, and the rules; a host that forwarded nothing before forwards for it alone."""
     forwards = _FORWARD.read_text().strip() == "1"
     run.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
@@ -48,14 +49,19 @@ def make(lines: tuple[Network, ...]) -> None:
         run.run(["nft", "-f", "-"], stdin=text)
         run.run(["ip", "link", "set", BRIDGE, "up"])
         if not forwards:
+            files.directory(paths.run)
+            (paths.run / _WAS_OFF).touch()
             _FORWARD.write_text("1")
     except BaseException:
         run.run(["ip", "link", "delete", BRIDGE], check=False)
         raise
 
 
-def remove(_paths: Paths) -> None:
-    """Take the bridge and its rules away (uninstallation); forwarding stays as it is."""
+def remove(paths: Paths) -> None:
+    """Take the bridge and its rules away; forwarding ends where it was switched on for them."""
+    if (paths.run / _WAS_OFF).exists():
+        _FORWARD.write_text("0")
+        (paths.run / _WAS_OFF).unlink()
     run.run(["nft", "delete", "table", "ip", TABLE], check=False)
     if has_device(BRIDGE):
         run.run(["ip", "link", "delete", BRIDGE])
