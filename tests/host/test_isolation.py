@@ -240,7 +240,7 @@ HOSTILE = r"\033]0;title\007\033[31mred\033[0m \302\233 2J \342\200\256 back\r\b
 def test_escape_sequences_of_a_guest_never_reach_the_terminal(deb: Host) -> None:
     deb.inside("deb", f"printf '{HOSTILE}\\n' > /dev/console; printf '{HOSTILE}\\n' | logger -t evil")
     follower = deb.start("vs-log", "--name", "deb", "--follow")
-    wait(lambda: "lxc-attach" in _children(follower.pid))
+    wait(lambda: deb.inside("deb", "pidof journalctl").code == 0)
     deb.inside("deb", f"printf 'later {HOSTILE}\\n' > /dev/console; printf 'later {HOSTILE}\\n' | logger -t evil")
     running = deb.ok("vs-log", "--name", "deb")
     deb.ok("vs-control", "--name", "deb", "--stop")
@@ -251,11 +251,6 @@ def test_escape_sequences_of_a_guest_never_reach_the_terminal(deb: Host) -> None
     assert "later" in followed
     for text in (running, followed, stopped):
         assert not [char for char in text if not char.isprintable() and char not in "\n\t"]
-
-
-def _children(pid: int) -> str:
-    """The programs that a process has started."""
-    return subprocess.run(["ps", "--ppid", str(pid), "-o", "comm="], capture_output=True, text=True, check=False).stdout
 
 
 def test_setuid_file_of_a_guest_is_behind_the_barrier(deb: Host) -> None:

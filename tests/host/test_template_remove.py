@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import BIN, NET, Host, create
+from conftest import BIN, Host, create
 
 SECRETS = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef",
@@ -147,7 +147,7 @@ def test_template_from_packages(host: Host, tmp_path: Path) -> None:
         with tarfile.open(fileobj=unpacker.stdout, mode="r|") as tar:
             names = {member.name.removeprefix("./") for member in tar}
     assert "usr/lib/systemd/systemd" in names
-    assert not [name for name in names if name.startswith(("etc/ssh/ssh_host_", "var/cache/apt/archives/"))]
+    assert not [name for name in names if name.startswith("etc/ssh/ssh_host_") or name.endswith(".deb")]
     assert names.isdisjoint({"etc/machine-id", "usr/sbin/policy-rc.d", "etc/hostname", "etc/resolv.conf"})
     assert list(host.trees.glob(".*")) == []
     assert create(host, "web", 10, archive, "--start").code == 0
@@ -276,4 +276,3 @@ def test_removal_killed_at_any_step_is_finished_by_the_next_command(host: Host, 
         host.ok("vs-remove", "--name", "web", "--yes")
         assert host.leftovers() == [], step
         assert list((host.root / "var/log/vs-tools").iterdir()) == [], step
-    assert NET in host.conf.joinpath("networks.conf").read_text()
