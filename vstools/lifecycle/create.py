@@ -22,7 +22,6 @@ from vstools.lifecycle import control
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
 from vstools.lifecycle.sweep import MADE, sweep_one
 from vstools.network import plan
-from vstools.network.local import BRIDGE
 from vstools.paths import STAGED, Paths
 from vstools.storage import plain
 from vstools.tree import bootstrap, identity, unpack
@@ -191,10 +190,9 @@ def _limits(request: Request, host: Settings) -> Limits:
 
 def _check_links(creation: Creation) -> None:
     """The devices exist, and no address is the host's own."""
-    from vstools.network import kernel
+    from vstools.network import kernel, local
 
-    links = _links(creation)
-    kernel.check_devices(tuple(link for link in links if link.device != BRIDGE))
+    local.check_devices(_links(creation))
     own = {interface.ip for interface in kernel.host_addresses()}
     for nic in creation.nics:
         if nic.address in own:

@@ -84,10 +84,10 @@ def prepare(paths: Paths, name: str) -> str:
 
     Raises when anything cannot be made, and leaves nothing then.
     """
-    from vstools.network import kernel
+    from vstools.network import local
 
     start = decide(paths, name)
-    kernel.check_devices(tuple(link for link in start.links if link.device != _local_bridge()))
+    local.check_devices(start.links)
     _check_mount_points(paths, start.guest)
     with runtime_lock(paths, name):
         if lxc.is_running(paths, name):
@@ -109,12 +109,6 @@ def _check_mount_points(paths: Paths, guest: Guest) -> None:
             if tree.exists(place) and not tree.is_directory(place):
                 where = paths.tree_of(guest.name) / place
                 raise Refused(f"guest {guest.name} cannot be started: {where} is no directory", "make it one")
-
-
-def _local_bridge() -> str:
-    from vstools.network.local import BRIDGE
-
-    return BRIDGE
 
 
 def _make(paths: Paths, start: Start) -> None:

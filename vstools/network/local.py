@@ -9,6 +9,7 @@ from pathlib import Path
 from vstools import files, run
 from vstools.config.networks import Network, Networks
 from vstools.errors import Refused
+from vstools.network import kernel
 from vstools.network.kernel import has_device
 from vstools.network.plan import Link
 from vstools.paths import Paths
@@ -18,6 +19,11 @@ BRIDGE = "vsbr0"
 TABLE = "vs_local"
 _WAS_OFF = "forwarding-was-off"
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def check_devices(links: tuple[Link, ...]) -> None:
+    """``kernel.check_devices``; the local bridge need not be there: ``ensure`` makes it."""
+    kernel.check_devices(tuple(link for link in links if link.device != BRIDGE))
 
 
 def ensure(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:

@@ -43,7 +43,6 @@ _TAR = (
 )
 _CHUNK = 1 << 20
 _DISK = ("No space left", "Wrote only", "quota", "Input/output")  # what tar says of them
-_LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 
 Progress = Callable[[int], None]
