@@ -18,13 +18,18 @@ def is_running(paths: Paths, name: str) -> bool:
 
 def has_monitor(paths: Paths, name: str) -> bool:
     """Whether LXC's monitor of the guest accepts connections on its command socket."""
+    return monitor_pid(paths, name) is not None
+
+
+def monitor_pid(paths: Paths, name: str) -> int | None:
+    """The pid of the guest's LXC monitor, None where none accepts connections."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(f"\0{paths.runtime_of(name)}/command")
         except OSError:  # nobody, or a monitor that is busy: its runner lives then
-            return False
-        _, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return bool(uid == 0)  # anybody could listen under that name
+            return None
+        pid, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid) if uid == 0 else None  # anybody could listen under that name
 
 
 def _has_runner(paths: Paths, name: str) -> bool:

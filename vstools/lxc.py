@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vstools import run
-from vstools.alive import has_monitor, is_running
+from vstools.alive import has_monitor, is_running, monitor_pid
 from vstools.errors import VsError
 from vstools.files import wait_until
 from vstools.guest import Guest
@@ -172,12 +172,24 @@ def state(paths: Paths, name: str) -> str:
 
 
 def init_pid(paths: Paths, name: str) -> int | None:
-    """The host's pid of the guest's init, None when it has none or LXC does not answer."""
-    try:
-        text = run.run(_lxc("lxc-info", paths, name, "-p", "-H"), timeout=30, check=False).out.strip()
-    except VsError:
+    """The host's pid of the guest's init, None when it has none: the monitor's child that is pid 1 of its namespace."""
+    monitor = monitor_pid(paths, name)
+    if monitor is None:
         return None
-    return int(text) if text.isdigit() else None
+    with suppress(OSError):  # it ended meanwhile
+        for child in Path(f"/proc/{monitor}/task/{monitor}/children").read_text().split():
+            if _pids_of(int(child))[1:] == ["1"]:
+                return int(child)
+    return None
+
+
+def _pids_of(pid: int) -> list[str]:
+    """A process's ids from our namespace inwards (``man 5 proc``, NSpid)."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[1:]
+    return []
 
 
 class Stop:
@@ -237,7 +249,7 @@ class Stop:
 
         Raises VsError when it is still there after the kill.
         """
-        by_itself = wait_until(self._is_gone, patience=self._deadline - time.monotonic(), pause=0.01)
+        by_itself = wait_until(self._is_gone, patience=self._deadline - time.monotonic(), pause=0.002)
         if not by_itself:
             kill(self._paths, self._name)
         return by_itself

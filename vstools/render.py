@@ -2,8 +2,10 @@
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
+if TYPE_CHECKING:
+    import jinja2
 
 _HERE = Path(__file__).parent
 _FOLDERS = (_HERE / "templates", _HERE.parent / "templates")  # installed; in a checkout
@@ -15,7 +17,9 @@ def render(template: str, **values: object) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
     return jinja2.Environment(  # noqa: S701 - configuration files, not HTML
         loader=jinja2.FileSystemLoader(_FOLDERS), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )

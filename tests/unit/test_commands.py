@@ -263,10 +263,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(capsys: pytest.Captu
 def test_vs_create_dry_run_describes_the_guest(
     capsys: pytest.CaptureFixture[str], pool: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vstools.network import kernel
+    from vstools.network import devices
 
-    monkeypatch.setattr(kernel, "check_devices", lambda _: None)
-    monkeypatch.setattr(kernel, "host_addresses", lambda: ())
+    monkeypatch.setattr(devices, "check_devices", lambda _: None)
     pool.conf.mkdir(parents=True)
     (pool.conf / "networks.conf").write_text("0:10.0.1.0/24,10.0.1.1\n")
     before = below(pool.root)

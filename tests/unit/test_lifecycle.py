@@ -13,7 +13,7 @@ from vstools.guest import Cpu, Limits
 from vstools.lifecycle import create, phases, removal, several
 from vstools.lifecycle.create import Request
 from vstools.lifecycle.host import settings
-from vstools.network import kernel
+from vstools.network import devices
 from vstools.paths import STAGED, Paths
 
 from .made import below, guest, nic, saved
@@ -29,8 +29,8 @@ def host(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     paths.guests.mkdir(parents=True)
     (paths.conf / "networks.conf").write_text(NETWORKS)
     (paths.conf / "create.conf").write_text(CONF)
-    monkeypatch.setattr(kernel, "check_devices", lambda _: None)
-    monkeypatch.setattr(kernel, "host_addresses", lambda: (create.ipaddress.ip_interface("10.0.1.2/24"),))
+    monkeypatch.setattr(devices, "check_devices", lambda _: None)
+    monkeypatch.setattr(devices, "has_address", lambda address: address == ip_address("10.0.1.2"))
     return paths
 
 

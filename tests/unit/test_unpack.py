@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vstools.errors import Refused
+from vstools.tree import checker as checks
 from vstools.tree import unpack
-from vstools.tree.unpack import Checker
+from vstools.tree.checker import Checker
+from vstools.tree.stream import Stream
 
 Member = tuple[tarfile.TarInfo, bytes]
 
@@ -51,7 +53,7 @@ def checked(content: bytes) -> tuple[Checker, list[str]]:
     """The checker after an archive, and the names that it accepted."""
     checker = Checker()
     with tarfile.open(fileobj=io.BytesIO(content)) as members:
-        return checker, [found.name for found in members if checker.accept(found)]
+        return checker, [found.name for found in members if checker.accept(checks.Member.of(found))]
 
 
 def copied(path: Path, content: bytes) -> tarfile.TarFile:
@@ -59,8 +61,9 @@ def copied(path: Path, content: bytes) -> tarfile.TarFile:
     path.write_bytes(content)
     sink = io.BytesIO()
     with path.open("rb", buffering=0) as raw:
-        unpack._copy_members(unpack._Stream(raw, raw, lambda _: None), sink, Checker())
-    sink.write(bytes(1024))
+        stream = Stream(raw, raw, sink, lambda _: None)
+        unpack.copy_members(stream, Checker())
+        stream.write(bytes(1024))
     sink.seek(0)
     return tarfile.open(fileobj=sink)
 
@@ -187,7 +190,7 @@ def test_negative_ids_are_refused() -> None:
     checker = Checker()
     info, _ = member("a", uid=-1)
     with pytest.raises(Refused, match="belongs to -1:0"):
-        checker.accept(info)
+        checker.accept(checks.Member.of(info))
 
 
 def test_what_tar_is_given_is_what_was_checked_and_nothing_else(tmp_path: Path) -> None:

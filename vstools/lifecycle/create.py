@@ -25,6 +25,7 @@ from vstools.network import plan
 from vstools.paths import STAGED, Paths
 from vstools.storage import plain
 from vstools.tree import bootstrap, identity, unpack
+from vstools.tree.stream import Progress
 
 FIRST_CONTEXT = 10000
 
@@ -190,12 +191,11 @@ def _limits(request: Request, host: Settings) -> Limits:
 
 def _check_links(creation: Creation) -> None:
     """The devices exist, and no address is the host's own."""
-    from vstools.network import kernel, local
+    from vstools.network import devices, local
 
     local.check_devices(_links(creation))
-    own = {interface.ip for interface in kernel.host_addresses()}
     for nic in creation.nics:
-        if nic.address in own:
+        if devices.has_address(nic.address):
             raise Refused(f"{nic.address} is this host's own address", "choose another address")
 
 
@@ -204,7 +204,7 @@ def _links(creation: Creation) -> tuple[plan.Link, ...]:
     return plan.links(creation.guest(CONTEXT_MIN), host.networks, host.conf)
 
 
-def create(paths: Paths, creation: Creation, progress: unpack.Progress = lambda _: None) -> Guest:
+def create(paths: Paths, creation: Creation, progress: Progress = lambda _: None) -> Guest:
     """Make the guest. Raises Refused when its address answers on the wire, VsError when anything fails; either
     way nothing is left. Killed at any point, ``sweep`` finds what is left."""
     name = creation.request.name
@@ -284,11 +284,12 @@ def _give_back(paths: Paths, context: int) -> None:
             files.write(counter, f"{context}\n")
 
 
-def _fill(paths: Paths, creation: Creation, guest: Guest, progress: unpack.Progress) -> None:
+def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) -> None:
     """Make the tree under its hidden name, complete and on the disk; ask the wire for the addresses meanwhile."""
     host, request = creation.settings, creation.request
     tree = plain.stage(paths, guest.name)
     checkpoint("create:tree")
+    threading.Thread(target=_load_ahead, daemon=True).start()
     with (
         _Probe(creation) as probe,
         identity.new_ssh_host_keys(guest.nodename, paths.guests / f"{STAGED}{guest.name}" / ".keys") as keys,
@@ -311,6 +312,13 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: unpack.Progr
     checkpoint("create:personalized")
     plain.sync(tree)
     checkpoint("create:synced")
+
+
+def _load_ahead() -> None:
+    """Load the libraries that come next while tar is at work: they take as long as all the rest of a creation."""
+    import jinja2  # noqa: F401
+
+    from vstools.network import kernel  # noqa: F401
 
 
 def _take_name(paths: Paths, guest: Guest) -> None:
@@ -345,11 +353,11 @@ class _Probe:
         self._thread.join()
 
     def _ask(self) -> None:
-        from vstools.network import arp, kernel
+        from vstools.network import arp, devices
 
         for link in self._links:
             for interface in link.addresses:
-                if isinstance(interface.ip, ipaddress.IPv4Address) and kernel.has_device(link.vlan_device):
+                if isinstance(interface.ip, ipaddress.IPv4Address) and devices.has_device(link.vlan_device):
                     answer = arp.probe(link.vlan_device, interface.ip, self._stop.is_set)
                     if answer:
                         self._answers.append((interface.ip, answer))

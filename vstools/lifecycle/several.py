@@ -1,10 +1,8 @@
 """The same for several guests: at once, in the order of their dependencies, and one failure stops no other."""
 
-import graphlib
-import multiprocessing
 import os
 import sys
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from vstools import log
 from vstools.config import guests
@@ -13,6 +11,10 @@ from vstools.errors import VsError
 from vstools.lifecycle import control
 from vstools.lifecycle.sweep import sweep
 from vstools.paths import Paths
+
+if TYPE_CHECKING:
+    import graphlib
+    from concurrent.futures import Future
 
 _ACTS = {
     "enable": lambda paths, name: control.set_enabled(paths, name, True),
@@ -37,6 +39,9 @@ def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
 
 
 def _at_once(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
+    import multiprocessing
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+
     backwards = "stop" in verbs
     order = _order(paths, names, backwards=backwards)
     codes: list[int] = []
@@ -57,6 +62,8 @@ def _order(paths: Paths, names: tuple[str, ...], *, backwards: bool) -> "graphli
 
     Guests that depend on each other in a circle are done in any order, with a warning: no boot fails for that.
     """
+    import graphlib
+
     depends = {name: guests.read(paths.config_of(name), name, Faults()).depends for name in names}
     while True:
         order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter(dict.fromkeys(names, ()))

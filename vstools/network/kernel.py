@@ -2,36 +2,25 @@
 
 import ipaddress
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from vstools import run
-from vstools.errors import Refused, VsError
+from vstools.errors import VsError
 from vstools.files import wait_until
 from vstools.guest import IDS
-from vstools.network.netlink import IPRoute, NetlinkError, setns
+from vstools.libc import network_namespace
+from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
 
 NAMESPACES = Path("/run/netns")
 _GONE_PATIENCE = 10.0
-_ENTER = Path("/proc/thread-self/ns/net")
 
 
-@contextmanager
-def inside(netns: str) -> Iterator[None]:
+def inside(netns: str) -> AbstractContextManager[None]:
     """Be in a guest's network namespace: sockets opened and /proc/sys/net written here are the guest's."""
-    own = os.open(_ENTER, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(str(NAMESPACES / netns))
-        try:
-            yield
-        finally:
-            setns(own)
-    finally:
-        os.close(own)
+    return network_namespace(NAMESPACES / netns)
 
 
 def make_namespace(netns: str) -> None:
@@ -49,15 +38,6 @@ def index_of(ipr: Any, name: str) -> int | None:
     """The index of a link of this namespace, None where there is no such link."""
     found = ipr.link_lookup(ifname=name)
     return int(found[0]) if found else None
-
-
-def has_device(name: str) -> bool:
-    """Whether this namespace has a network device of that name (/sys may show another's)."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
 
 
 def is_bridge(name: str) -> bool:
@@ -88,18 +68,6 @@ def host_networks() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
             if route["dst_len"] and (target := route.get_attr("RTA_DST")):
                 found.add(ipaddress.ip_network(f"{target}/{route['dst_len']}", strict=False))
     return tuple(found)
-
-
-def check_devices(links: tuple[Link, ...]) -> None:
-    """Raise Refused when a device that a link stands on is missing, or cannot carry its VLAN."""
-    for link in links:
-        if not has_device(link.device):
-            raise Refused(f"the network device {link.device} does not exist", "ip link shows those that do")
-        if link.vlan and is_bridge(link.device):
-            raise Refused(
-                f"{link.device} is a bridge and cannot carry VLAN {link.vlan}",
-                "bridges carry untagged networks: give networks.conf VLAN 0, or a device that is no bridge",
-            )
 
 
 def connect(netns: str, links: tuple[Link, ...], id_base: int) -> None:

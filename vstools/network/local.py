@@ -9,8 +9,8 @@ from pathlib import Path
 from vstools import files, run
 from vstools.config.networks import Network, Networks
 from vstools.errors import Refused
-from vstools.network import kernel
-from vstools.network.kernel import has_device
+from vstools.network import devices
+from vstools.network.devices import has_device
 from vstools.network.plan import Link
 from vstools.paths import Paths
 from vstools.render import render
@@ -22,8 +22,8 @@ _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def check_devices(links: tuple[Link, ...]) -> None:
-    """``kernel.check_devices``; the local bridge need not be there: ``ensure`` makes it."""
-    kernel.check_devices(tuple(link for link in links if link.device != BRIDGE))
+    """``devices.check_devices``; the local bridge need not be there: ``ensure`` makes it."""
+    devices.check_devices(tuple(link for link in links if link.device != BRIDGE))
 
 
 def ensure(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from vstools import run
+from vstools import libc, run
 from vstools.files import directory
 
 
@@ -15,7 +15,8 @@ def mount_sysfs(where: Path, netns: str) -> None:
     """A fresh sysfs that shows the guest's network devices: mounted from inside its network namespace."""
     directory(where, 0o755)
     if not os.path.ismount(where):
-        run.run(["nsenter", f"--net=/run/netns/{netns}", "mount", "-t", "sysfs", "sysfs", str(where)])
+        with libc.network_namespace(Path("/run/netns", netns)):
+            libc.mount("sysfs", where)
 
 
 def mount_tmp(where: Path, size: int, id_base: int) -> None:
@@ -29,7 +30,7 @@ def mount_tmp(where: Path, size: int, id_base: int) -> None:
 def unmount(where: Path) -> None:
     """Unmount whatever is mounted at ``where``; lazily, so that nothing of a dying guest can hold it."""
     while os.path.ismount(where):
-        run.run(["umount", "--lazy", str(where)])
+        libc.unmount_lazily(where)
 
 
 def below(folder: Path) -> tuple[Path, ...]:

@@ -39,7 +39,7 @@ def pack(tree: Path, archive: Path) -> None:
         "--xattrs",
         "--xattrs-include=*",
         "--format=pax",
-        "--pax-option=delete=atime,delete=ctime",
+        "--pax-option=delete=atime,delete=ctime,delete=mtime",  # whole seconds suffice, and need no extra header
         "--one-file-system",
         "--sort=name",
         "--anchored",

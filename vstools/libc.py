@@ -1,0 +1,46 @@
+"""System calls that Python 3.11 does not offer: namespaces and mounts. Every failure is an OSError with its path."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_MNT_DETACH = 2
+_OWN_NETWORK = "/proc/thread-self/ns/net"
+
+
+def _check(result: int, what: str | Path) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(what))
+
+
+@contextmanager
+def network_namespace(path: Path) -> Iterator[None]:
+    """Let this thread be in the network namespace ``path`` (``man 2 setns``) and come back at the end."""
+    own = os.open(_OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        other = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check(_LIBC.setns(other, _CLONE_NEWNET), path)
+        finally:
+            os.close(other)
+        try:
+            yield
+        finally:
+            _check(_LIBC.setns(own, _CLONE_NEWNET), _OWN_NETWORK)
+    finally:
+        os.close(own)
+
+
+def mount(kind: str, where: Path) -> None:
+    """Mount a file system without a device, as root's own defaults have it (``man 2 mount``)."""
+    _check(_LIBC.mount(kind.encode(), os.fsencode(where), kind.encode(), 0, None), where)
+
+
+def unmount_lazily(where: Path) -> None:
+    """Take a mount out of the tree at once, whoever still uses it (``man 2 umount2``, MNT_DETACH)."""
+    _check(_LIBC.umount2(os.fsencode(where), _MNT_DETACH), where)
