@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,10 +12,8 @@ from collections.abc import Callable, Sequence
 from lab import host as hosts
 from lab import pool, ssh
 from lab.command import LabError
-from lab.places import Places, locked
+from lab.places import Places
 from lab.recipe import RELEASES
-
-NICS = ("trunk", "mgmt")
 
 
 def say(line: str) -> None:
@@ -28,11 +27,20 @@ def up(places: Places, arguments: Sequence[str]) -> int:
     parser.add_argument("--hosts", type=int, default=3, metavar="N", help="how many: vsh-00, vsh-01, ... (default 3)")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="of each host (default 1024)")
     parser.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="of Debian (default trixie)")
+    parser.add_argument("--bare", action="store_true", help="without vs-tools")
+    parser.add_argument("--renew", action="store_true", help="make hosts anew that another state of the checkout made")
     options = parser.parse_args(arguments)
     if not 1 <= options.hosts <= hosts.MOST:
         parser.error(f"--hosts is 1 to {hosts.MOST}")
-    with locked(places, places.key):
-        pool.up(places, count=options.hosts, memory=options.memory, release=options.release, say=say)
+    pool.up(
+        places,
+        count=options.hosts,
+        memory=options.memory,
+        release=options.release,
+        bare=options.bare,
+        renew=options.renew,
+        say=say,
+    )
     return 0
 
 
@@ -45,16 +53,25 @@ def run_ssh(places: Places, arguments: Sequence[str]) -> int:
     return subprocess.call(ssh.argv(places, host.name, arguments[1:]))
 
 
+def reset(places: Places, arguments: Sequence[str]) -> int:
+    """Put hosts back."""
+    parser = argparse.ArgumentParser(
+        "lab/reset", description="Put hosts back to where their first boot left them, whatever state they are in."
+    )
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="default: all")
+    pool.reset(places, parser.parse_args(arguments).hosts, say=say)
+    return 0
+
+
 def power(places: Places, arguments: Sequence[str]) -> int:
     """Switch a host."""
     parser = argparse.ArgumentParser(
         "lab/power", description="off: the power button; cut: the plug; on: boot and wait."
     )
     parser.add_argument("host")
-    parser.add_argument("what", choices=("off", "on", "cut"))
+    parser.add_argument("what", choices=pool.POWER)
     options = parser.parse_args(arguments)
-    with locked(places, places.key):
-        pool.power(places, options.host, options.what, say)
+    pool.power(places, options.host, options.what, say)
     return 0
 
 
@@ -62,19 +79,17 @@ def net(places: Places, arguments: Sequence[str]) -> int:
     """Pull or plug a cable."""
     parser = argparse.ArgumentParser("lab/net", description="Pull or plug the cable of one of a host's NICs.")
     parser.add_argument("host")
-    parser.add_argument("nic", choices=NICS)
+    parser.add_argument("nic", choices=pool.NICS)
     parser.add_argument("link", choices=("down", "up"))
     options = parser.parse_args(arguments)
-    with locked(places, places.key):
-        pool.net(places, options.host, options.nic, link_up=options.link == "up")
+    pool.net(places, options.host, options.nic, link_up=options.link == "up")
     return 0
 
 
 def down(places: Places, arguments: Sequence[str]) -> int:
     """Remove the lab."""
     argparse.ArgumentParser("lab/down", description="End all hosts; only the image cache stays.").parse_args(arguments)
-    with locked(places, places.key):
-        pool.down(places)
+    pool.down(places)
     return 0
 
 
@@ -88,6 +103,7 @@ def status(places: Places, arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Places, Sequence[str]], int]] = {
     "up": up,
     "ssh": run_ssh,
+    "reset": reset,
     "power": power,
     "net": net,
     "down": down,
@@ -100,11 +116,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if os.geteuid() != 0:
         print(f"lab/{command}: root only: it makes namespaces and taps", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: each command takes up what a killed one left
     try:
         return COMMANDS[command](Places.of(), arguments)
     except LabError as error:
         print(f"lab/{command}: {error.message}", *error.hint.splitlines(), sep="\n  ", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"lab/{command}: interrupted; lab/status shows what is there", file=sys.stderr)
         return 1

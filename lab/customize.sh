@@ -5,8 +5,6 @@ set -eu
 
 rm -f "$1"/etc/ssh/ssh_host_*
 : > "$1/etc/machine-id"
-chmod 700 "$1/root/.ssh"
-chmod 600 "$1/root/.ssh/authorized_keys"
 mkdir -p "$1/var/lib/vservers" "$1/var/log/journal"
 chmod 700 "$1/var/lib/vservers"
 chroot "$1" systemctl --quiet enable lab-first-boot.service

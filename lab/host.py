@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lab.command import LabError
 from lab.places import Places
@@ -14,6 +15,25 @@ from lab.places import Places
 MANAGEMENT = "10.99.0"  # QEMU's user network, the same and private for each host; its default would be 10.0.2
 TRUNK = "10.99.1"  # untagged addresses on the trunk: host N has .10+N
 MOST = 10
+BUILDER = 99  # the host that a layer is made in
+
+
+def name_of(number: int) -> str:
+    """vsh-00 is the pool's master."""
+    return "builder" if number == BUILDER else f"vsh-{number:02d}"
+
+
+def trunk_address_of(number: int) -> str:
+    """Where the other hosts find host number `number`."""
+    return f"{TRUNK}.{10 + number}"
+
+
+class Origin(NamedTuple):
+    """What a host was made from."""
+
+    image: str
+    layer: str
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -22,19 +42,26 @@ class Host:
 
     number: int
     image: str  # directory of the image in the cache
-    accelerator: str
+    layer: str  # directory of the layer in the cache, empty on a bare host
     memory: int  # MiB
     port: int  # of 127.0.0.1, leads to the host's ssh
+    accelerator: str
+    saved: bool = False  # whether its disks hold the snapshot of its first boot
 
     @property
     def name(self) -> str:
-        """vsh-00 is the pool's master."""
-        return f"vsh-{self.number:02d}"
+        """The host's name, as itself and the other hosts know it."""
+        return name_of(self.number)
+
+    @property
+    def origin(self) -> Origin:
+        """What the host was made from."""
+        return Origin(self.image, self.layer, self.memory)
 
     @property
     def trunk_address(self) -> str:
         """Where the other hosts find it."""
-        return f"{TRUNK}.{10 + self.number}"
+        return trunk_address_of(self.number)
 
 
 @dataclass(frozen=True)
@@ -50,7 +77,7 @@ class HostFiles:
 
     @property
     def root(self) -> Path:
-        """The root disk, an overlay on the image."""
+        """The root disk, an overlay on the image or the layer."""
         return self.folder / "root.qcow2"
 
     @property
@@ -74,6 +101,21 @@ class HostFiles:
         return self.folder / "console.log"
 
     @property
+    def identity(self) -> Path:
+        """The archive that the host unpacks at its first boot."""
+        return self.folder / "identity.tar"
+
+    @property
+    def ssh_config(self) -> Path:
+        """The host's own part of the lab's ssh_config."""
+        return self.folder / "ssh_config"
+
+    @property
+    def settled(self) -> Path:
+        """The id of the QEMU process that came up in full: what an interrupted command started has none."""
+        return self.folder / "settled"
+
+    @property
     def record(self) -> Path:
         """The Host itself."""
         return self.folder / "host.json"
@@ -86,8 +128,11 @@ class HostFiles:
 
 
 def save(places: Places, host: Host) -> None:
-    """Remember host for the next command."""
-    HostFiles.of(places, host.name).record.write_text(json.dumps(dataclasses.asdict(host)) + "\n")
+    """Remember host for the next command; never half, wherever this one is killed."""
+    record = HostFiles.of(places, host.name).record
+    scratch = record.with_suffix(".new")
+    scratch.write_text(json.dumps(dataclasses.asdict(host)) + "\n")
+    scratch.replace(record)
 
 
 def load_all(places: Places) -> list[Host]:
@@ -117,3 +162,9 @@ def running_pid(files: HostFiles) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if os.fsencode(files.pid) in words.split(b"\0") else None
+
+
+def is_up(files: HostFiles) -> bool:
+    """Whether the host runs and its start was followed to the end."""
+    pid = running_pid(files)
+    return pid is not None and files.settled.exists() and files.settled.read_text() == str(pid)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import cache
 from lab.command import run
 from lab.places import Places, locked
-from lab.recipe import HERE, PACKAGES, ROOT_SIZE, Recipe, read_recipe
+from lab.recipe import HERE, PACKAGES, ROOT_SIZE, Recipe
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,15 @@ class Image:
         return self.folder / "initrd"
 
 
-def public_key(places: Places) -> str:
-    """The lab's public key line; made on first use, it stays with the cached images that trust it."""
-    if not places.ssh_key.exists():
-        places.ssh_key.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vs-tools lab", "-f", str(places.ssh_key)])
-    return places.ssh_key.with_suffix(".pub").read_text()
-
-
-def cached_image(places: Places, release: str, say: Callable[[str], None]) -> Image:
-    """The image of this release for this machine, built now if its recipe is new."""
-    with locked(places, "images"):
-        recipe = read_recipe(release, public_key(places))
-        folder = places.cache / "images" / recipe.name
+def cached_image(places: Places, recipe: Recipe, say: Callable[[str], None]) -> Image:
+    """The image that a recipe makes, built now if it is not in the cache."""
+    with locked(places, cache.LOCK):
+        folder = places.images / recipe.name
         if not folder.exists():
             say(f"building the image {recipe.name}")
             build(recipe, folder)
+            cache.prune(places)
+        cache.touch(folder)
         return Image(folder)
 
 

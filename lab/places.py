@@ -44,9 +44,19 @@ class Places:
         return f"vl{self.key}.{index}"
 
     @property
-    def ssh_key(self) -> Path:
-        """The private key that opens root on every host; cached, because its other half is in the image."""
-        return self.cache / "ssh" / "id_ed25519"
+    def images(self) -> Path:
+        """The cached images: a bare Debian each."""
+        return self.cache / "images"
+
+    @property
+    def layers(self) -> Path:
+        """The cached layers: an installed vs-tools each, on one of the images."""
+        return self.cache / "layers"
+
+    @property
+    def keys(self) -> Path:
+        """The lab's ssh keys: one that opens root on every host, and the host key of each."""
+        return self.state / "keys"
 
     @property
     def ssh_config(self) -> Path:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import select
 import signal
 import socket
 
-from lab import trunk
+from lab import ssh, trunk
 from lab.command import LabError, run, succeeds, wait_until
-from lab.host import MANAGEMENT, TRUNK, Host, HostFiles, running_pid
+from lab.host import MANAGEMENT, Host, HostFiles, running_pid, save
+from lab.identity import FIRMWARE_FILE
 from lab.image import Image
+from lab.layer import Layer
 from lab.places import Places
 from lab.qmp import Qmp
 
@@ -18,6 +22,10 @@ DATA_SIZE = "12G"
 # new enough for wheels from PyPI (x86-64-v2).
 CPU = {"kvm": "host", "tcg": "Nehalem"}
 ACCELERATOR = {"kvm": "kvm", "tcg": "tcg,thread=multi,tb-size=256"}
+PORT_TAKEN = "Could not set up host forwarding rule"
+# The kernel's command line. Names of links are eth0 and eth1 (net.ifnames). Mitigations against a processor's faults
+# are left out: an emulated one has none of the faults, and a test machine no neighbours.
+KERNEL_LINE = "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=10 mitigations=off quiet"
 
 
 def choose_accelerator(image: Image) -> str:
@@ -52,40 +60,44 @@ def free_port() -> int:
         return port
 
 
-def make_disks(files: HostFiles, image: Image) -> None:
-    """Make the host's disks as they are before its first boot."""
-    backing = ["-b", str(image.root), "-F", "raw"]
-    run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(files.root)])
-    run(["qemu-img", "create", "-q", "-f", "qcow2", str(files.data), DATA_SIZE])
+def make_root_disk(files: HostFiles, image: Image, layer: Layer | None) -> None:
+    """Make the host's root disk as it is before its first boot: what is in the image, or in the layer on it."""
+    below = ["-b", str(layer.root), "-F", "qcow2"] if layer else ["-b", str(image.root), "-F", "raw"]
+    run(["qemu-img", "create", "-q", "-f", "qcow2", *below, str(files.root)])
 
 
-def kernel_line(host: Host) -> str:
-    """The kernel's command line: what a boot loader would say, and to lab-first-boot who this host is.
-
-    Names of links are eth0 and eth1 (net.ifnames). Mitigations against a processor's faults are left out:
-    an emulated one has none of the faults, and a test machine no neighbours.
-    """
-    words = ["root=/dev/vda", "rw", "console=ttyS0", "net.ifnames=0", "panic=10", "mitigations=off", "quiet"]
-    words += [
-        f"lab.host={host.name}",
-        f"lab.number={host.number}",
-        f"lab.mgmt={MANAGEMENT}",
-        f"lab.trunk={TRUNK}",
-    ]
-    return " ".join(words)
+def make_data_disk(files: HostFiles, layer: Layer | None) -> None:
+    """Make the host's data disk: empty, or what install.sh made on the builder's."""
+    below = ["-b", str(layer.data), "-F", "qcow2", str(files.data)] if layer else [str(files.data), DATA_SIZE]
+    run(["qemu-img", "create", "-q", "-f", "qcow2", *below])
 
 
-def command_line(places: Places, host: Host, files: HostFiles) -> list[str]:
+def trunk_nic(host: Host) -> dict[str, str]:
+    """The trunk NIC as QEMU's -device and QMP's device_add both understand it."""
+    return {
+        "driver": "virtio-net-pci",
+        "id": "nic-trunk",
+        "netdev": "trunk",
+        "addr": "0x4",
+        "mac": f"52:54:00:99:01:{host.number:02x}",
+    }
+
+
+def command_line(
+    places: Places, host: Host, files: HostFiles, *, with_trunk_nic: bool = False, snapshot: str = ""
+) -> list[str]:
     """The whole QEMU command line of a host.
 
-    cache=unsafe leaves out only the sync to the machine's own disk: what a host flushed has reached the
-    machine's kernel, so cutting the host's power loses what it had not flushed and nothing else.
+    A snapshot loads only into the devices that were there when it was made: without the trunk NIC. cache=unsafe leaves
+    out only the sync to the machine's own disk: what a host flushed has reached the machine's kernel, so cutting the
+    host's power loses what it had not flushed and nothing else.
     """
-    image = Image(places.cache / "images" / host.image)
+    image = Image(places.images / host.image)
     argv = ["qemu-system-x86_64", "-name", f"{host.name},process={host.name}", "-machine", "pc"]
     argv += ["-accel", ACCELERATOR[host.accelerator], "-cpu", CPU[host.accelerator]]
     argv += ["-smp", "1", "-m", str(host.memory), "-nodefaults", "-display", "none", "-rtc", "base=utc"]
-    argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", kernel_line(host)]
+    argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_LINE]
+    argv += ["-fw_cfg", f"name={FIRMWARE_FILE},file={files.identity}"]
     for name, path, slot in (("root", files.root, 5), ("data", files.data, 6)):
         argv += ["-drive", f"id={name},file={path},if=none,format=qcow2,cache=unsafe,discard=unmap"]
         argv += ["-device", f"virtio-blk-pci,drive={name},addr={slot:#x}"]
@@ -96,24 +108,50 @@ def command_line(places: Places, host: Host, files: HostFiles) -> list[str]:
         f"virtio-net-pci,id=nic-mgmt,netdev=mgmt,addr=0x3,mac=52:54:00:99:00:{host.number:02x}",
     ]
     argv += ["-netdev", f"tap,id=trunk,ifname={places.tap(host.number)},script=no,downscript=no,vhost=off"]
-    argv += [
-        "-device",
-        f"virtio-net-pci,id=nic-trunk,netdev=trunk,addr=0x4,mac=52:54:00:99:01:{host.number:02x}",
-    ]
+    if with_trunk_nic:
+        nic = trunk_nic(host)
+        argv += ["-device", ",".join([nic.pop("driver"), *(f"{key}={value}" for key, value in nic.items())])]
     argv += ["-device", "virtio-rng-pci,addr=0x7"]
     argv += ["-chardev", f"file,id=console,path={files.console},append=on", "-serial", "chardev:console"]
     argv += ["-qmp", f"unix:{files.qmp},server=on,wait=off", "-pidfile", str(files.pid), "-daemonize"]
+    argv += ["-loadvm", snapshot] if snapshot else []
     return argv
 
 
-def start(places: Places, host: Host) -> None:
-    """Switch a host on, unless it is; it boots on its own from here."""
+def start(places: Places, host: Host, *, with_trunk_nic: bool = False, snapshot: str = "") -> Host:
+    """Switch on a host that is off; it boots, or goes on from the snapshot, on its own from here.
+
+    Its ssh port may have been taken while it was off: then the host that is given back has another.
+    """
     files = HostFiles.of(places, host.name)
-    if running_pid(files) is not None:
-        return
     files.qmp.unlink(missing_ok=True)
-    run(command_line(places, host, files), timeout=60)
+    files.settled.unlink(missing_ok=True)
+    for left in reversed(range(5)):
+        try:
+            run(command_line(places, host, files, with_trunk_nic=with_trunk_nic, snapshot=snapshot), timeout=120)
+            break
+        except LabError as error:
+            if PORT_TAKEN not in error.hint or not left:
+                raise
+        host = dataclasses.replace(host, port=free_port())
+        save(places, host)
+        ssh.write_host_config(places, host)
     trunk.plug(places, places.tap(host.number))
+    return host
+
+
+def save_snapshot(files: HostFiles, name: str) -> None:
+    """Save the whole machine, memory and disks, in its disks (QEMU's internal snapshots; disks.rst)."""
+    with Qmp(files.qmp, timeout=300) as qmp:
+        said = qmp.execute("human-monitor-command", command_line=f"savevm {name}")
+    if said:
+        raise LabError(f"no snapshot could be made: {str(said).strip()}")
+
+
+def plug_trunk_nic(files: HostFiles, host: Host) -> None:
+    """Plug in the trunk NIC while the host runs; its tap is there since QEMU started."""
+    with Qmp(files.qmp) as qmp:
+        qmp.execute("device_add", **trunk_nic(host))
 
 
 def cut(files: HostFiles) -> None:
@@ -125,7 +163,7 @@ def cut(files: HostFiles) -> None:
     try:
         if running_pid(files) == pid:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-        if not wait_until(lambda: running_pid(files) is None, timeout=20, every=0.05):
+        if not select.select([handle], [], [], 20)[0]:  # not before then are its tap, ports and disks free again
             raise LabError(f"QEMU process {pid} does not end")
     finally:
         os.close(handle)

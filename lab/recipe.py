@@ -61,13 +61,12 @@ class Recipe:
             target.chmod(0o755 if path in self.executables else 0o644)
 
 
-def read_recipe(release: str, public_key: str) -> Recipe:
-    """The recipe for a release on this machine; public_key is the line that opens root's account."""
+def read_recipe(release: str) -> Recipe:
+    """The recipe for a release on this machine."""
     static = HERE / "rootfs"
     paths = [path for path in sorted(static.rglob("*")) if path.is_file()]
     files = {str(path.relative_to(static)): path.read_bytes() for path in paths}
     executables = frozenset(str(path.relative_to(static)) for path in paths if path.stat().st_mode & 0o100)
-    files["root/.ssh/authorized_keys"] = public_key.encode()
     files["etc/pip.conf"] = machine.own_pip_settings().encode()
     for name, content in machine.own_certificates().items():
         files[f"usr/local/share/ca-certificates/{name}"] = content

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 
-from lab.command import run
+from lab.command import run, succeeds
 from lab.places import Places
 
 BRIDGE = "trunk"
 
 
 def exists(places: Places) -> bool:
-    """Whether the lab's namespace is there."""
+    """Whether the lab's namespace is there, whatever is in it."""
     known = json.loads(run(["ip", "-j", "netns", "list"]) or "[]")
     return any(entry["name"] == places.namespace for entry in known)
 
 
 def make(places: Places) -> None:
-    """Make the namespace and its bridge, unless they are there."""
-    if exists(places):
-        return
-    run(["ip", "netns", "add", places.namespace])
+    """Make the namespace and its bridge, as far as they are not there."""
+    if not exists(places):
+        run(["ip", "netns", "add", places.namespace])
     inside = ["ip", "-n", places.namespace]
-    run([*inside, "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"])
+    if not succeeds([*inside, "link", "show", "dev", BRIDGE]):
+        run([*inside, "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"])
     run([*inside, "link", "set", BRIDGE, "addrgenmode", "none", "up"])
 
 
