@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 does not offer: namespaces and mounts. Every failure is an OSError with its path."""
+"""System calls that Python 3.11 does not offer: namespaces, mounts, syncfs. Every failure is an OSError."""
 
 import ctypes
 import os
@@ -34,6 +34,14 @@ def network_namespace(path: Path) -> Iterator[None]:
             _check(_LIBC.setns(own, _CLONE_NEWNET), _OWN_NETWORK)
     finally:
         os.close(own)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Bring the file system of an open file to the disk (``man 2 syncfs``).
+
+    A write that failed since the descriptor was opened, or since its last sync, is raised here.
+    """
+    _check(_LIBC.syncfs(descriptor), "the disk")
 
 
 def mount(kind: str, where: Path) -> None:

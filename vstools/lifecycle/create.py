@@ -291,6 +291,7 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
     checkpoint("create:tree")
     threading.Thread(target=_load_ahead, daemon=True).start()
     with (
+        plain.Flusher(tree) as disk,
         _Probe(creation) as probe,
         identity.new_ssh_host_keys(guest.nodename, paths.guests / f"{STAGED}{guest.name}" / ".keys") as keys,
     ):
@@ -309,8 +310,8 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
         with Inside(tree) as inside:
             identity.personalize(inside, guest, names, wishes, keys())
         probe.check()
-    checkpoint("create:personalized")
-    plain.sync(tree)
+        checkpoint("create:personalized")
+        disk.finish()
     checkpoint("create:synced")
 
 

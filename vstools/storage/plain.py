@@ -5,15 +5,19 @@ another hidden name. Whoever finds a hidden name whose owner is dead removes it 
 """
 
 import os
+import threading
+import time
 from pathlib import Path
 
 from vstools import log, run
 from vstools.errors import VsError
 from vstools.files import directory, sync_directory
+from vstools.libc import sync_filesystem
 from vstools.paths import DOOMED, STAGED, Paths
 from vstools.storage import mounts
 
 _DELETE_DEADLINE = 3600.0
+_FLUSH_PAUSE = 0.2
 
 
 def barrier(paths: Paths) -> None:
@@ -35,9 +39,47 @@ def stage(paths: Paths, name: str) -> Path:
     return tree
 
 
-def sync(tree: Path) -> None:
-    """Bring the file system of ``tree`` to the disk: errors of earlier writes are raised here."""
-    run.run(["sync", "-f", str(tree)], timeout=_DELETE_DEADLINE)
+class Flusher:
+    """Brings a tree to the disk while it is being written, so that ``finish`` finds little left to do.
+
+    What one sync takes passes before the next one: a slow disk is not kept busy by it.
+    """
+
+    def __init__(self, tree: Path) -> None:
+        self._descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._end = threading.Event()
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._flush, daemon=True)
+
+    def __enter__(self) -> "Flusher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        os.close(self._descriptor)
+
+    def finish(self) -> None:
+        """Bring the rest to the disk; raises the OSError of any write of the whole time."""
+        self._stop()
+        if self._failure is not None:
+            raise self._failure
+        sync_filesystem(self._descriptor)
+
+    def _stop(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _flush(self) -> None:
+        pause = _FLUSH_PAUSE
+        while not self._end.wait(pause):
+            begun = time.monotonic()
+            try:
+                sync_filesystem(self._descriptor)
+            except OSError as error:  # it is told once: the next sync would know nothing of it
+                self._failure = error
+                return
+            pause = max(_FLUSH_PAUSE, time.monotonic() - begun)
 
 
 def settle(paths: Paths, name: str) -> None:

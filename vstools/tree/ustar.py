@@ -33,7 +33,7 @@ def read_plain(header: bytes) -> Plain | None:
     if numbers is None or not _DEVICE.fullmatch(header, 329, 345) or header[500:] != bytes(12):
         return None
     uid, gid, octal, checksum, kind = numbers.groups()
-    if int(checksum, 8) != sum(header) - sum(header[148:156]) + _BLANKS:
+    if int(checksum, 8) != sum(header.translate(None, b"\0")) - sum(header[148:156]) + _BLANKS:
         return None
     name, linkname, prefix = (header[start:end].rstrip(b"\0") for start, end in ((0, 100), (157, 257), (345, 500)))
     gnu = header[257:265] == _GNU_MAGIC
