@@ -204,6 +204,7 @@ class Stop:
         self._mark = paths.runtime_of(name) / "stopping"
         self._asked: int | None = None
         self._poweroff: Runner | None = None
+        self._meanwhile: Callable[[], None] | None = None
 
     def __enter__(self) -> "Stop":
         try:
@@ -240,15 +241,21 @@ class Stop:
         if self._poweroff is not None and self._poweroff.poll():
             self._poweroff = None  # it has none, or no process left for it
             _signal(self._asked, signal.SIGPWR)
-        if time.monotonic() >= self._again and not Path(f"/proc/{self._asked}").exists():
-            self._ask()
+        if not Path(f"/proc/{self._asked}").exists():
+            if self._asked is not None and self._meanwhile is not None:
+                self._meanwhile()
+                self._meanwhile = None
+            if time.monotonic() >= self._again:
+                self._ask()
         return False
 
-    def wait(self) -> bool:
+    def wait(self, meanwhile: Callable[[], None]) -> bool:
         """Whether the guest went by itself; when its time is over it is killed.
 
-        Raises VsError when it is still there after the kill.
+        ``meanwhile`` is called when its init is gone and LXC still cleans up. Raises VsError when the guest is still
+        there after the kill.
         """
+        self._meanwhile = meanwhile
         by_itself = wait_until(self._is_gone, patience=self._deadline - time.monotonic(), pause=0.002)
         if not by_itself:
             kill(self._paths, self._name)

@@ -8,7 +8,7 @@ kill at any point, and doing it twice does no harm.
 import json
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -191,12 +191,22 @@ def stop(paths: Paths, name: str) -> bool:
     hooks.run_all(paths, name, "pre-stop", must=False)
     with lxc.Stop(paths, name, _stop_timeout(paths)) as request:
         checkpoint("stop:asked")
-        from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down: ``undo`` needs it
+        from vstools.network import kernel  # noqa: F401 - loaded while the guest shuts down
 
-        by_itself = request.wait()
+        by_itself = request.wait(lambda: _disconnect_early(paths, name))
     if not by_itself:
         log.warn(f"guest {name} did not shut down in time and was killed")
     return by_itself
+
+
+def _disconnect_early(paths: Paths, name: str) -> None:
+    """Take the links away while LXC cleans up behind the guest, unless a hook may want to see them; ``undo`` checks."""
+    from vstools.network import kernel
+
+    record = read_record(paths, name)
+    if record is not None and not hooks.scripts(paths, name, "post-stop"):
+        with suppress(VsError):
+            kernel.disconnect(record.netns, record.host_names, record.names)
 
 
 def _stop_timeout(paths: Paths) -> float:
