@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
 from lab import host as hosts
 from lab import identity, qemu, ssh
@@ -18,6 +20,7 @@ BOOT_SECONDS = 600.0  # three hosts at once, emulated, on a busy machine
 POWER_OFF_SECONDS = 180.0
 RESTORE_SECONDS = 120.0
 SNAPSHOT = "fresh"
+TEMPLATES = "/var/lib/vservers/TEMPLATES"
 BOOTED = 'state=$(systemctl is-system-running --wait); echo "$state"; [ "$state" = running ] || [ "$state" = degraded ]'
 # The restored clock stands still at the moment of the snapshot; the emulated hardware clock went on.
 SET_CLOCK = "date -s @$(cat /sys/class/rtc/rtc0/since_epoch) > /dev/null"
@@ -46,8 +49,8 @@ def remove(files: HostFiles) -> None:
         shutil.rmtree(files.folder)
 
 
-def first_boot(places: Places, host: Host) -> None:
-    """Boot a fresh host and save what it is then, so that `restore` can go back there.
+def first_boot(places: Places, host: Host, templates: Iterable[Path] = ()) -> None:
+    """Boot a fresh host, bring it templates and save what it is then, so that `restore` can go back there.
 
     The trunk NIC is plugged in after the snapshot, and again after each restore: one that QEMU restores together
     with its tap no longer receives.
@@ -55,6 +58,8 @@ def first_boot(places: Places, host: Host) -> None:
     files = HostFiles.of(places, host.name)
     host = qemu.start(places, host)
     wait_booted(places, host)
+    for template in templates:
+        ssh.copy_to(places, host.name, template, TEMPLATES)
     qemu.save_snapshot(files, SNAPSHOT)
     qemu.plug_trunk_nic(files, host)
     wait_trunk(places, host)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lab import host as hosts
 from lab import pool, ssh
@@ -27,17 +28,24 @@ def up(places: Places, arguments: Sequence[str]) -> int:
     parser.add_argument("--hosts", type=int, default=3, metavar="N", help="how many: vsh-00, vsh-01, ... (default 3)")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="of each host (default 1024)")
     parser.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="of Debian (default trixie)")
+    parser.add_argument(
+        "--template", type=Path, action="append", default=[], metavar="FILE", help="bring it to each host (repeatable)"
+    )
     parser.add_argument("--bare", action="store_true", help="without vs-tools")
     parser.add_argument("--renew", action="store_true", help="make hosts anew that another state of the checkout made")
     options = parser.parse_args(arguments)
     if not 1 <= options.hosts <= hosts.MOST:
         parser.error(f"--hosts is 1 to {hosts.MOST}")
+    for template in options.template:
+        if not template.is_file():
+            parser.error(f"--template: {template} is no file")
     pool.up(
         places,
         count=options.hosts,
         memory=options.memory,
         release=options.release,
         bare=options.bare,
+        templates=options.template,
         renew=options.renew,
         say=say,
     )
@@ -118,7 +126,12 @@ def main(command: str, arguments: Sequence[str]) -> int:
         return 2
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: each command takes up what a killed one left
     try:
-        return COMMANDS[command](Places.of(), arguments)
+        code = COMMANDS[command](Places.of(), arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except LabError as error:
         print(f"lab/{command}: {error.message}", *error.hint.splitlines(), sep="\n  ", file=sys.stderr)
         return 1
+    return code

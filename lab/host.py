@@ -34,6 +34,7 @@ class Origin(NamedTuple):
     image: str
     layer: str
     memory: int
+    templates: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Host:
     memory: int  # MiB
     port: int  # of 127.0.0.1, leads to the host's ssh
     accelerator: str
+    templates: str = ""  # names and sizes of the templates that were brought to it
     saved: bool = False  # whether its disks hold the snapshot of its first boot
 
     @property
@@ -56,7 +58,7 @@ class Host:
     @property
     def origin(self) -> Origin:
         """What the host was made from."""
-        return Origin(self.image, self.layer, self.memory)
+        return Origin(self.image, self.layer, self.memory, self.templates)
 
     @property
     def trunk_address(self) -> str:

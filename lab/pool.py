@@ -57,10 +57,13 @@ def up(
     memory: int = 1024,
     release: str = RELEASES[0],
     bare: bool = False,
+    templates: Sequence[Path] = (),
     renew: bool = False,
     say: Say = silent,
 ) -> None:
     """Bring up hosts number 0 to count-1, with this checkout installed unless bare, and wait until all are up.
+
+    They have the templates in /var/lib/vservers/TEMPLATES.
 
     Hosts that the lab has already stay as they are and are switched on; `renew` makes those anew that were made from
     another state of the checkout or with other settings.
@@ -74,7 +77,8 @@ def up(
     recipe = read_recipe(release)
     checkout = read_checkout(CHECKOUT)
     about = About(recipe.name, checkout.base, checkout.digest)
-    wanted = Origin(recipe.name, "" if bare else about.name, memory)
+    brought = " ".join(f"{path.name}:{path.stat().st_size}" for path in templates)
+    wanted = Origin(recipe.name, "" if bare else about.name, memory, brought)
     known = hosts.load_all(places)
     new = to_make(known, count, wanted, renew=renew)
     kept = [host for host in known if host.number not in new]
@@ -85,9 +89,12 @@ def up(
         image = cached_image(places, recipe, say)
         accelerator = qemu.choose_accelerator(image)
         layer = None if bare else builder.installed(places, image, accelerator, checkout, say)
-        fresh = [Host(number, *wanted, qemu.free_port(), accelerator) for number in new]
+        fresh = [
+            Host(number, wanted.image, wanted.layer, memory, qemu.free_port(), accelerator, templates=brought)
+            for number in new
+        ]
         kept += [boot.create(places, host, image, layer) for host in fresh]
-    side_by_side(kept, lambda host: bring_up(places, host), say)
+    side_by_side(kept, lambda host: bring_up(places, host, templates), say)
 
 
 def to_make(known: Sequence[Host], count: int, wanted: Origin, *, renew: bool) -> list[int]:
@@ -96,14 +103,14 @@ def to_make(known: Sequence[Host], count: int, wanted: Origin, *, renew: bool) -
     return sorted({*range(count), *(host.number for host in known)} - keep)
 
 
-def bring_up(places: Places, host: Host) -> str:
-    """Switch one host on, for the first time or again."""
+def bring_up(places: Places, host: Host, templates: Sequence[Path] = ()) -> str:
+    """Switch one host on: again, or for the first time, and then bring it the templates."""
     if hosts.is_up(HostFiles.of(places, host.name)) and host.saved:
         return "was up"
     if host.saved:
         boot.boot(places, host)
     else:
-        boot.first_boot(places, host)
+        boot.first_boot(places, host, templates)
     return f"up ({host.accelerator})"
 
 

@@ -8,8 +8,6 @@ import shlex
 import shutil
 import stat
 import subprocess
-import sys
-import tarfile
 import tempfile
 import time
 import zlib
@@ -20,11 +18,15 @@ from pathlib import Path
 
 import pytest
 
-BIN = Path(sys.executable).parent
-CACHE = Path("/var/cache/vs-tools/tests")
+from tests.templates import BIN, debian_template, small_template
+
 NET = "10.99.7"
-REPO = Path(__file__).parents[2]
 NETWORKS = f"0:{NET}.0/24,{NET}.1,test.internal,{NET}.53\n0:fd99:7::/64,fd99:7::1\n"
+OPEN = f"""enable
+allow from any,{NET}.1,fd99:7::1 to all
+allow to any,{NET}.1,fd99:7::1 to all
+"""
+"""A firewall.conf for tests that are about something else: everybody and, by its addresses, the host."""
 
 
 @dataclass
@@ -53,8 +55,9 @@ class Host:
         self.configure()
 
     def configure(self, networks: str = NETWORKS, **settings: str) -> None:
-        """Write networks.conf and create.conf."""
+        """Write networks.conf, create.conf and an open firewall.conf."""
         (self.conf / "networks.conf").write_text(networks)
+        (self.conf / "firewall.conf").write_text(OPEN)
         values = {"DEFAULT_DEVICE": "vsbr0", "STOP_TIMEOUT": "30", **settings}
         (self.conf / "create.conf").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
 
@@ -119,53 +122,13 @@ def host() -> Iterator[Host]:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A template of one program: busybox is its init, its shell and its poweroff. Starts in an instant."""
-    folder = tmp_path_factory.mktemp("small")
-    tree = folder / "tree"
-    for name in ("bin", "sbin", "etc", "dev", "proc", "sys", "tmp", "run", "root", "var/log", "usr/bin"):
-        (tree / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", tree / "bin/busybox")
-    for name in ("sh", "ip", "cat", "ls", "mount", "id", "ps", "ping", "nc", "sleep", "mknod", "kill", "touch", "df"):
-        (tree / f"bin/{name}").symlink_to("busybox")
-    (tree / "sbin/init").symlink_to("../bin/busybox")
-    for name in ("poweroff", "reboot"):  # at once: busybox's init would take two seconds to say goodbye
-        (tree / f"sbin/{name}").write_text(f"#!/bin/sh\nexec /bin/busybox {name} -f\n")
-        (tree / f"sbin/{name}").chmod(0o755)
-    (tree / "etc/inittab").write_text("::sysinit:/bin/sh -c 'echo small is up'\n::respawn:/bin/sleep 100000\n")
-    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    (tree / "etc/group").write_text("root:x:0:\n")
-    (tree / "etc/shadow").write_text("root:$y$stolen:19000:0:99999:7:::\n")
-    archive = folder / "small.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(tree, ".", filter=_owned_by_root)
-    return archive
-
-
-def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    return member
+    return small_template(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="session")
 def debian() -> Path:
     """A Debian template with systemd, made by vs-template once and kept as long as its recipe stays the same."""
     return debian_template("trixie")
-
-
-def debian_template(distro: str) -> Path:
-    """The cached template of a suite."""
-    recipe = zlib.crc32((REPO / "vstools/tree/bootstrap.py").read_bytes())
-    archive = CACHE / f"{distro}-{recipe:08x}.tar.zst"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for old in CACHE.glob(f"{distro}-*.tar.zst"):
-            old.unlink()
-        with tempfile.TemporaryDirectory(prefix="vs-test-", dir="/var/tmp") as root:
-            outside = ["nsenter", f"--net={os.environ['VS_TOOLS_TESTS_NET']}"]  # packages come over the real network
-            subprocess.run(
-                [*outside, BIN / "vs-template", "--debootstrap", distro, "--file", archive],
-                env={**os.environ, "VS_TOOLS_ROOT": root}, check=True, timeout=1200,
-            )  # fmt: skip
-    return archive
 
 
 def create(host: Host, name: str, number: int, template: Path, *more: str) -> Done:

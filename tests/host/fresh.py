@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import REPO, Done
+from conftest import Done
 
+from tests.templates import REPO
 from vstools.config.create import CreateConf
 from vstools.tree import bootstrap
 

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPO, wait
+from conftest import wait
 from fresh import Machine, machine
 
-COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-log", "vs-remove", "vs-template", "vs-fonctions")
+from tests.templates import REPO
+
+COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-log", "vs-net", "vs-remove", "vs-template", "vs-fonctions")
 
 
 def _install(*words: str) -> "subprocess.CompletedProcess[str]":

@@ -16,7 +16,7 @@ from lab.qemu import command_line
 from lab.ssh import argv, write_config, write_host_config
 
 ORIGIN = Origin("trixie-1", "trixie-1.aa", 1024)
-HOST = Host(1, *ORIGIN, 4022, "tcg")
+HOST = Host(1, ORIGIN.image, ORIGIN.layer, ORIGIN.memory, 4022, "tcg")
 
 
 @pytest.fixture

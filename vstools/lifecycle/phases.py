@@ -37,6 +37,7 @@ class Record:
     cgroup: str
     host_names: tuple[str, ...]
     names: tuple[str, ...]
+    vlans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def decide(paths: Paths, name: str) -> Start:
         cgroup=units.cgroup(name) if paths.systemd else f"{paths.cgroup}/{name}",
         host_names=tuple(link.host_name for link in links),
         names=tuple(link.name for link in links),
+        vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan)),
     )
     bounds = limits.plan(guest.limits, limits.controllers())
     return Start(guest, host, links, plan.names(guest, host.networks, host.conf), bounds, record)
@@ -239,6 +241,8 @@ def undo(paths: Paths, name: str) -> None:
         checkpoint("stop:post-stop")
         kernel.disconnect(record.netns, record.host_names, record.names)
         checkpoint("stop:links")
+        _drop_vlans(paths, name, record)
+        checkpoint("stop:vlans")
     for where in ("sys", "tmp"):
         mounts.unmount(runtime / where)
     lxc.forget(paths, name)
@@ -249,6 +253,18 @@ def undo(paths: Paths, name: str) -> None:
         hooks.run_all(paths, name, "postpost-stop", must=False)
     checkpoint("stop:namespace")
     _drop(runtime)
+
+
+def _drop_vlans(paths: Paths, name: str, record: Record) -> None:
+    """Delete the VLAN devices that no other started guest has in its record; who starts writes that before the lock."""
+    from vstools.network import kernel
+
+    if not record.vlans:
+        return
+    with host_lock(paths, "links"):
+        others = (read_record(paths, entry) for entry in os.listdir(paths.runtime) if entry != name)
+        kept = {vlan for other in others if other is not None for vlan in other.vlans}
+        kernel.drop_vlans(tuple(vlan for vlan in record.vlans if vlan not in kept))
 
 
 def _drop(runtime: Path) -> None:
@@ -269,5 +285,6 @@ def read_record(paths: Paths, name: str) -> Record | None:
         fields = json.loads((paths.runtime_of(name) / "record").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    fields["host_names"], fields["names"] = tuple(fields["host_names"]), tuple(fields["names"])
+    for key in ("host_names", "names", "vlans"):
+        fields[key] = tuple(fields.get(key, ()))  # an older record knows no VLANs
     return Record(**fields)

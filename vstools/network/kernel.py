@@ -16,6 +16,14 @@ from vstools.network.plan import Link
 
 NAMESPACES = Path("/run/netns")
 _GONE_PATIENCE = 10.0
+_GROUP = 0x7673  # "vs": marks a VLAN device as made by us from the moment it exists (``ip link show group 30323``)
+_SILENT = {
+    "net/ipv6/conf/{}/disable_ipv6": "1",
+    "net/ipv4/conf/{}/arp_ignore": "8",
+    "net/ipv4/conf/{}/rp_filter": "1",
+    "net/ipv4/conf/{}/forwarding": "0",
+}
+"""The host has no address on a guest's VLAN: it answers for none of its others there and forwards nothing."""
 
 
 def inside(netns: str) -> AbstractContextManager[None]:
@@ -139,15 +147,31 @@ def _make_link(netns: str, link: Link) -> None:
 
 
 def _vlan(ipr: Any, device: int, link: Link) -> int:
-    """The index of the VLAN's own device, made where it is missing."""
-    found = index_of(ipr, link.vlan_device)
+    """The index of the VLAN's own device, made where it is missing: with our group, and silent on the host's side."""
+    name = link.vlan_device
+    found = index_of(ipr, name)
     if found is None:
         ipr.link("set", index=device, state="up")
-        ipr.link("add", ifname=link.vlan_device, kind="vlan", link=device, vlan_id=link.vlan)
-        found = index_of(ipr, link.vlan_device)
+        ipr.link("add", ifname=name, kind="vlan", link=device, vlan_id=link.vlan, group=_GROUP)
+        found = index_of(ipr, name)
         if found is None:
-            raise VsError(f"the VLAN device {link.vlan_device} could not be made")
+            raise VsError(f"the VLAN device {name} could not be made")
+        for key, value in _SILENT.items():
+            _sysctl(key.format(name), value, needed=False)
     return found
+
+
+def drop_vlans(names: tuple[str, ...]) -> None:
+    """Delete VLAN devices that we made and that carry nothing of anybody else's: no address, no bridge or bond."""
+    with IPRoute() as ipr:
+        for name in names:
+            index = index_of(ipr, name)
+            if index is None:
+                continue
+            (link,) = ipr.get_links(index)
+            ours = link.get_attr("IFLA_GROUP") == _GROUP and link.get_attr("IFLA_MASTER") is None
+            if ours and not any(ipr.get_addr(index=index)):
+                remove_links((name,), ipr)
 
 
 def _set_up(link: Link) -> None:
