@@ -16,7 +16,8 @@ from vstools.network.plan import Link
 
 NAMESPACES = Path("/run/netns")
 _GONE_PATIENCE = 10.0
-_GROUP = 0x7673  # "vs": marks a VLAN device as made by us from the moment it exists (``ip link show group 30323``)
+GROUP = 0x7673  # "vs": marks a VLAN device as made by us from the moment it exists (``ip link show group 30323``)
+_SCOPE_LINK = 253  # link-local addresses are the kernel's doing
 _SILENT = {
     "net/ipv6/conf/{}/disable_ipv6": "1",
     "net/ipv4/conf/{}/arp_ignore": "8",
@@ -152,7 +153,7 @@ def _vlan(ipr: Any, device: int, link: Link) -> int:
     found = index_of(ipr, name)
     if found is None:
         ipr.link("set", index=device, state="up")
-        ipr.link("add", ifname=name, kind="vlan", link=device, vlan_id=link.vlan, group=_GROUP)
+        ipr.link("add", ifname=name, kind="vlan", link=device, vlan_id=link.vlan, group=GROUP)
         found = index_of(ipr, name)
         if found is None:
             raise VsError(f"the VLAN device {name} could not be made")
@@ -169,8 +170,8 @@ def drop_vlans(names: tuple[str, ...]) -> None:
             if index is None:
                 continue
             (link,) = ipr.get_links(index)
-            ours = link.get_attr("IFLA_GROUP") == _GROUP and link.get_attr("IFLA_MASTER") is None
-            if ours and not any(ipr.get_addr(index=index)):
+            ours = link.get_attr("IFLA_GROUP") == GROUP and link.get_attr("IFLA_MASTER") is None
+            if ours and all(address["scope"] == _SCOPE_LINK for address in ipr.get_addr(index=index)):
                 remove_links((name,), ipr)
 
 
