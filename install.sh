@@ -22,7 +22,7 @@ MAN=/usr/local/share/man/man8
 COMPLETION=/usr/local/share/bash-completion/completions
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
-COMMANDS="vs-create vs-control vs-enter vs-log vs-remove vs-template vs-fonctions"
+COMMANDS="vs-create vs-control vs-enter vs-log vs-net vs-remove vs-template vs-fonctions"
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
     ca-certificates procps util-linux"
 SUBIDS=root:131072:4294836224        # LXC refuses ids not listed where the package uidmap is installed
@@ -122,10 +122,11 @@ install_configuration() {
     for sample in "$HERE"/etc/*.conf.sample; do
         conf=/etc/vs-tools/$(basename "$sample" .sample)
         install -m 644 "$sample" "$conf.sample"
-        [ -e "$conf" ] || install -m 644 "$sample" "$conf"
+        [ "$(basename "$conf")" = firewall.conf ] || [ -e "$conf" ] || install -m 644 "$sample" "$conf"
     done
     [ -e /etc/vservers/.defaults/context.next ] || echo 10000 > /etc/vservers/.defaults/context.next
     install -d -m 700 /var/lib/vservers /var/lib/vservers/TEMPLATES
+    $BIN/vs-fonctions firewall_configure # it names this host's name servers
 }
 
 configure_host() {

@@ -118,7 +118,7 @@ def _host(fresh: Machine) -> None:
         assert fresh.ok(f"readlink /etc/systemd/system/{unit}") == "/dev/null\n"
     assert "lxcbr0" not in fresh.ok("ip -o link")
     assert fresh.ok("stat -c %a:%u /var/lib/vservers /var/lib/vservers/TEMPLATES") == "700:0\n700:0\n"
-    for name in ("create.conf", "networks.conf"):
+    for name in ("create.conf", "firewall.conf", "networks.conf"):
         assert (fresh.root / f"etc/vs-tools/{name}.sample").read_text() == (REPO / f"etc/{name}.sample").read_text()
     settings = (fresh.root / "etc/vs-tools/create.conf").read_text()
     assert settings.startswith("# mine\nDEFAULT_TIMEZONE=Europe/Paris\n"), "it was there before"
@@ -156,6 +156,11 @@ def _used(fresh: Machine) -> None:
     assert fresh.ok("vs-create --name web --interface 10.77.0.20 --start") == "fresh:web:disabled:running\n"
     wait(lambda: fresh.sh("ping -c 1 -W 2 10.77.0.20 || bash -c '< /dev/tcp/10.77.0.20/22'").code == 0)
     assert fresh.ok("vs-control --all") == "fresh:demo:disabled:running\nfresh:web:disabled:running\n"
+    assert fresh.sh("vs-enter --name web -- ping -c 1 -W 1 10.77.0.1").code != 0, "nothing is allowed yet"
+    fresh.ok("echo allow to any,10.77.0.1 to all >> /etc/vservers/web/firewall.conf")
+    fresh.ok("echo allow from 10.77.0.20 to icmp >> /etc/vservers/demo/firewall.conf")
+    up = "fresh:demo:10.77.0.2:up:up:up:up\nfresh:web:10.77.0.20:up:up:up:up\n"
+    assert fresh.ok("vs-net --all --fw up") == up
     assert fresh.sh("vs-enter --name web -- ping -c 1 -W 3 10.77.0.1").code == 0
     assert fresh.sh("vs-enter --name web -- ping -c 1 -W 3 10.77.0.2").code == 0
     assert fresh.sh("vs-enter --name web -- apt-get update").code == 0, "by NAT"

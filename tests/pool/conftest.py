@@ -18,6 +18,7 @@ from tests.templates import debian_template
 
 HOSTS = ("vsh-00", "vsh-01", "vsh-02")
 KEEP = "VS_TOOLS_KEEP_LAB"  # set: the hosts stay up after the tests, for a look
+FIREWALL = "enable\nallow from any to icmp\nallow to any to all\n"
 TEMPLATES = "/var/lib/vservers/TEMPLATES"
 
 
@@ -59,11 +60,11 @@ class Hosts:
         lab.reboot(self.places, host)
 
     def configure(self, host: str, networks: str, **settings: str) -> None:
-        """Write a host's networks.conf and create.conf."""
+        """Write a host's networks.conf and create.conf; new guests can be pinged and may talk to everybody."""
         template = f"{TEMPLATES}/{debian_template('trixie').name}"
         values = {"DEFAULT_DEVICE": "eth1", "DEFAULT_TEMPLATE": template, **settings}
         conf = "".join(f"{key}={value}\n" for key, value in values.items())
-        for name, text in (("networks", networks), ("create", conf)):
+        for name, text in (("networks", networks), ("create", conf), ("firewall", FIREWALL)):
             self.ok(host, f"printf %s {shlex.quote(text)} > /etc/vs-tools/{name}.conf")
 
     def wait(self, host: str, line: str, patience: float = 180) -> str:

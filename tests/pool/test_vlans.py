@@ -30,6 +30,9 @@ def test_a_vlan_lives_as_long_as_its_guests_and_is_silent(hosts: "Hosts", tmp_pa
     make(hosts, small_template(tmp_path), {"a": "10.99.7.5", "b": "10.99.7.6", "c": "10.99.8.5"})
     hosts.ok(HOST, "vs-control --name a --name b --name c --start")
     assert vlans(hosts) == ["eth1.7", "eth1.8"]
+    assert hosts.ok(HOST, "vs-net --name a --name c") == (
+        f"{HOST}:a:10.99.7.5:up:up:up:up\n{HOST}:c:10.99.8.5:up:up:up:up\n"
+    )
     assert hosts.ok(HOST, "ip -o address show dev eth1.7; ip -o address show dev eth1.8") == ""
     assert hosts.ok(HOST, "cd /proc/sys/net/ipv4/conf/eth1.7; cat arp_ignore forwarding") == "8\n0\n"
     hosts.ok("vsh-01", "ip link add link eth1 name eth1.7 type vlan id 7 && ip link set eth1.7 up")

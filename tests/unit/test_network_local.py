@@ -127,6 +127,8 @@ def test_the_demo_writes_one_line_and_two_keys_and_twice_is_once(paths: Paths, q
     once = {path.name: path.read_text() for path in paths.conf.iterdir()}
     assert once == {
         "networks.conf": "# ours\n5:10.0.5.0/24\n0:10.78.0.0/24,10.78.0.1,lan.test,192.168.1.1\n",
+        "firewall.conf": "# What new guests begin with; firewall.conf.sample describes the lines.\nenable\n"
+        "allow to 192.168.1.1 to udp:53,tcp:53\nallow from 10.78.0.1 to icmp,tcp:22\n",
         "create.conf": "DEFAULT_DEVICE=vsbr0\nDEFAULT_TEMPLATE=/t/debian.tar.zst\n",
     }
     assert demo.configure(paths, "/t/debian.tar.zst") == "0:10.78.0.0/24,10.78.0.1"

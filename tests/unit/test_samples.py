@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from vstools.config import create, networks
+from vstools.config import create, firewall, networks
 from vstools.config.text import Faults
 
 from .made import DATA, REPO
 
-LOADERS = {"create.conf.sample": create.load, "networks.conf.sample": networks.load}
+LOADERS = {
+    "create.conf.sample": create.load,
+    "firewall.conf.sample": lambda path, faults: firewall.load(path, path.parent, faults),
+    "networks.conf.sample": networks.load,
+}
 MARKED = {
     "create.conf.sample": re.compile(r"^#(?=[A-Z_]+=)", re.M),
+    "firewall.conf.sample": re.compile(r"^#(?=(allow|deny) (from|to) [0-9a-f])", re.M),
     "networks.conf.sample": re.compile(r"^#(?=\d+:)", re.M),
 }
 

@@ -44,6 +44,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
         "host_addresses_of_guests": ("", guests.addresses_in_use),
         "host_barrier": ("", plain.barrier),
         "host_sweep": ("", sweep.sweep),
+        "firewall_configure": ("", demo.firewall),
         "demo_configure": ("TEMPLATE", demo.configure),
         "demo_address": ("", demo.address),
         "demo_reach": ("NAME", demo.reach),

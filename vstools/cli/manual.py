@@ -18,6 +18,7 @@ COMMANDS = {
     "vs-control": ("control", "control"),
     "vs-enter": ("enter", "enter"),
     "vs-log": ("logs", "log"),
+    "vs-net": ("net", "net"),
     "vs-remove": ("remove", "remove"),
     "vs-template": ("template", "template"),
     "vs-fonctions": ("fonctions", "fonctions"),

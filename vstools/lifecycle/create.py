@@ -9,11 +9,13 @@ import ipaddress
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vstools import files, hooks, log
-from vstools.config import guests
+from vstools.config import firewall, guests
+from vstools.config.text import LIMIT, Faults
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, bracketed, check_name
@@ -84,6 +86,9 @@ def decide(paths: Paths, request: Request) -> Creation:
     """Check everything that can be checked beforehand; raises Refused or BadFiles, changes nothing."""
     check_name(request.name)
     host = settings(paths)
+    faults = Faults()
+    firewall.load(paths.conf / firewall.FILE, paths.conf, faults)
+    faults.check()
     request = _with_method(request, host)
     _check_free(paths, request)
     nics = tuple(_nic(index, address, request, host) for index, address in enumerate(request.addresses))
@@ -246,11 +251,18 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
         try:
             checkpoint("create:staged")
             guests.save(staged, guest)
+            _copy_firewall(paths, staged)
         except BaseException:
             sweep_one(paths, name)
             raise
     checkpoint("create:reserved")
     return guest
+
+
+def _copy_firewall(paths: Paths, staged: Path) -> None:
+    """A new guest begins with the host's firewall.conf; from then on it has its own."""
+    with suppress(FileNotFoundError):
+        files.write(staged / firewall.FILE, files.read_bounded(paths.conf / firewall.FILE, LIMIT))
 
 
 def draw_context(paths: Paths) -> int:

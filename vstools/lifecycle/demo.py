@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vstools import files
 from vstools.config import create, guests
+from vstools.config.firewall import FILE
 from vstools.config.text import lines_of
 from vstools.errors import Refused, VsError
 from vstools.guest import bracketed, parse_address, parse_domain
@@ -21,7 +22,10 @@ _RESOLV = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
 def configure(paths: Paths, template: str) -> str:
-    """Make networks.conf and create.conf name the local network and the template; returns the network's line."""
+    """Make networks.conf and create.conf name the local network and the template; returns the network's line.
+
+    firewall.conf gets a line that lets the host reach its new guests.
+    """
     host = settings(paths)
     line = next((net for net in host.networks.lines if not net.vlan and net.net in _CANDIDATES), None)
     if line is None:
@@ -31,8 +35,29 @@ def configure(paths: Paths, template: str) -> str:
         files.write(networks, old + ("\n" if old and not old.endswith("\n") else "") + text + "\n")
     else:
         text = f"0:{line.net},{line.gateway}"
+    _allow(paths, f"allow from {line.gateway if line else text.split(',')[1]} to icmp,tcp:22")
     create.change(paths.conf / "create.conf", {"DEFAULT_DEVICE": BRIDGE, "DEFAULT_TEMPLATE": template})
     return text
+
+
+def firewall(paths: Paths) -> None:
+    """Write the host's firewall.conf where there is none: new guests reach the host's name servers and nothing else."""
+    path = paths.conf / FILE
+    if path.exists():
+        return
+    _, servers = _resolver()
+    line = f"allow to {','.join(servers)} to udp:53,tcp:53\n" if servers else ""
+    files.directory(paths.conf)
+    files.write(path, f"# What new guests begin with; {FILE}.sample describes the lines.\nenable\n{line}")
+
+
+def _allow(paths: Paths, line: str) -> None:
+    """Add a line to the host's firewall.conf where it is not there."""
+    firewall(paths)
+    path = paths.conf / FILE
+    lines = lines_of(path)
+    if line not in lines:
+        files.write(path, "\n".join([*lines, line]) + "\n")
 
 
 def _new_line(paths: Paths) -> str:

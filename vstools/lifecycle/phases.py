@@ -11,9 +11,11 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vstools import files, hooks, limits, log, lxc, units
 from vstools.config import guests
+from vstools.config.text import Faults
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
@@ -23,6 +25,9 @@ from vstools.network import plan
 from vstools.paths import Paths
 from vstools.storage import mounts, plain
 from vstools.tree import identity
+
+if TYPE_CHECKING:
+    from vstools.config import firewall as firewall_file
 
 ANNOUNCEMENTS = 3
 _PAUSE = 0.03
@@ -47,6 +52,7 @@ class Start:
     guest: Guest
     settings: Settings
     links: tuple[plan.Link, ...]
+    policy: "firewall_file.Policy"
     names: Names
     limits: limits.Plan
     record: Record
@@ -63,6 +69,7 @@ def decide(paths: Paths, name: str) -> Start:
         raise Refused(f"guest {name} has no tree", f"{tree} is missing")
     hooks.check(paths, name)
     links = plan.links(guest, host.networks, host.conf)
+    policy = _policy(paths, name)
     record = Record(
         token=os.urandom(8).hex(),
         netns=plan.netns(guest.context),
@@ -72,7 +79,17 @@ def decide(paths: Paths, name: str) -> Start:
         vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan)),
     )
     bounds = limits.plan(guest.limits, limits.controllers())
-    return Start(guest, host, links, plan.names(guest, host.networks, host.conf), bounds, record)
+    return Start(guest, host, links, policy, plan.names(guest, host.networks, host.conf), bounds, record)
+
+
+def _policy(paths: Paths, name: str) -> "firewall_file.Policy":
+    """What the guest's firewall.conf says; raises BadFiles with all that is wrong in it."""
+    from vstools.config import firewall as firewall_file
+
+    faults = Faults()
+    policy = firewall_file.load(paths.config_of(name) / firewall_file.FILE, paths.conf, faults)
+    faults.check()
+    return policy
 
 
 def warn(start: Start) -> None:
@@ -135,6 +152,8 @@ def _make(paths: Paths, start: Start) -> None:
     with host_lock(paths, "links"):
         local.ensure(paths, start.links, start.settings.networks)
         checkpoint("start:local")
+        _load_firewall(start)
+        checkpoint("start:firewall")
         kernel.connect(record.netns, start.links, guest.id_base)
     checkpoint("start:links")
     if guest.limits.tmpfs is not None:
@@ -148,6 +167,15 @@ def _make(paths: Paths, start: Start) -> None:
     lxc.write_config(paths, guest, around)
     hooks.run_all(paths, name, "pre-start", must=True)
     checkpoint("start:prepared")
+
+
+def _load_firewall(start: Start) -> None:
+    """The rules, before there is any link that a packet could come by."""
+    from vstools.network import firewall, kernel
+
+    own = (address for link in start.links for address in link.addresses)
+    text = firewall.ruleset(start.policy, own, (address.ip for address in kernel.host_addresses()))
+    firewall.load(start.record.netns, text)
 
 
 def settle(paths: Paths, name: str, process: lxc.Runner | None = None) -> None:

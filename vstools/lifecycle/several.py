@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vstools import log
@@ -16,13 +17,21 @@ if TYPE_CHECKING:
     import graphlib
     from concurrent.futures import Future
 
-_ACTS = {
+_ACTS: dict[str, Callable[[Paths, str], None]] = {
     "enable": lambda paths, name: control.set_enabled(paths, name, True),
     "disable": lambda paths, name: control.set_enabled(paths, name, False),
     "start": control.start,
     "stop": control.stop,
     "restart": control.restart,
+    "firewall up": lambda paths, name: _set_firewall(paths, name, up=True),
+    "firewall down": lambda paths, name: _set_firewall(paths, name, up=False),
 }
+
+
+def _set_firewall(paths: Paths, name: str, *, up: bool) -> None:
+    from vstools.lifecycle import net
+
+    net.set_firewall(paths, name, up=up)
 
 
 def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
