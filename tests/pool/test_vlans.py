@@ -60,15 +60,15 @@ def test_a_vlan_of_somebody_else_stays(hosts: "Hosts", tmp_path: Path) -> None:
 
 
 def test_guests_that_start_and_stop_at_the_same_moment(hosts: "Hosts", tmp_path: Path) -> None:
-    guests = {f"g{number}": f"10.99.{7 + number % 2}.{10 + number}" for number in range(6)}
+    guests = {f"g{number}": f"10.99.{7 + number % 2}.{10 + number}" for number in range(4)}
     make(hosts, small_template(tmp_path), guests)
-    first, second = ("--name g0 --name g1 --name g2", "--name g3 --name g4 --name g5")
+    first, second = "--name g0 --name g1", "--name g2 --name g3"
     hosts.ok(HOST, f"vs-control {first} --start")
-    for _ in range(3):
+    for _ in range(2):
         hosts.ok(HOST, f"vs-control {first} --stop > /dev/null & vs-control {second} --start && wait $!")
         assert vlans(hosts) == ["eth1.7", "eth1.8"]
         hosts.ok(HOST, f"vs-control {second} --stop > /dev/null & vs-control {first} --start && wait $!")
-        for name in ("g0", "g1", "g2"):
+        for name in ("g0", "g1"):
             hosts.ok(HOST, f"vs-enter --name {name} -- ip link show eth0")
     hosts.ok(HOST, "vs-control --all --stop")
     assert vlans(hosts) == []
