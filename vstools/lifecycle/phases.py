@@ -204,9 +204,16 @@ def announce(paths: Paths, name: str) -> None:
 
 
 def reboot(paths: Paths, name: str) -> None:
-    """Between two lives of a guest that rebooted itself: its network stays, its /tmp is new."""
+    """Between two lives of a guest that rebooted itself: its network stays, its /tmp is new.
+
+    Who was just entering the guest when it ended may hold its cgroups; LXC starts no guest in cgroups that exist.
+    """
     guest = guests.load(paths, name)
     with runtime_lock(paths, name):
+        if (record := read_record(paths, name)) is not None:
+            for group in ("payload", "monitor"):
+                limits.end_processes(f"{record.cgroup}/{group}")
+                limits.remove_cgroups(f"{record.cgroup}/{group}")
         if guest.limits.tmpfs is not None:
             mounts.mount_tmp(paths.runtime_of(name) / "tmp", guest.limits.tmpfs, guest.id_base)
 
