@@ -23,7 +23,7 @@ def make(hosts: "Hosts", small: Path, guests: dict[str, str]) -> None:
 
 def vlans(hosts: "Hosts") -> list[str]:
     """The VLAN devices of the host."""
-    return hosts.ok(HOST, VLANS).split()
+    return sorted(hosts.ok(HOST, VLANS).split())
 
 
 def test_a_vlan_lives_as_long_as_its_guests_and_is_silent(hosts: "Hosts", tmp_path: Path) -> None:
