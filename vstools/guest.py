@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from vstools.errors import Refused
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+"""An address with its network."""
 
 IDS = 65536
 CONTEXT_MIN, CONTEXT_MAX = 2, 65534

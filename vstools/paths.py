@@ -9,6 +9,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+NAMESPACES = Path("/run/netns")
+"""Where ``ip netns`` keeps the names of network namespaces."""
 STAGED = ".new-"
 """Names of what is being made begin with this, in the directories of guests and of trees."""
 DOOMED = ".old-"

@@ -306,8 +306,8 @@ def test_lines_tell_what_the_kernel_holds(net: Net) -> None:
     assert lines("--name", "web", "--fw", "down") == told("up", "up", "down", "down")
     assert lines("--all", "--fw", "up") == told("up", "up", "up", "up")
     within = "nsenter --net=/run/netns/vs60000 nft"
-    handle = _sh(f"{within} -a list chain inet vs input | sed -n 's/.*goto from_all # handle //p'")
-    _sh(f"{within} delete rule inet vs input handle {handle}")
+    handle = _sh(f"{within} -a list chain inet vs from_known | sed -n 's/.*goto from_all # handle //p'")
+    _sh(f"{within} delete rule inet vs from_known handle {handle}")
     assert lines("--name", "web") == told("up", "up", "down", "up")
     _sh("nsenter --net=/run/netns/vs60000 nft flush ruleset")
     assert lines("--name", "web") == told("up", "up", "down", "down")

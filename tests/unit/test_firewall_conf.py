@@ -12,7 +12,8 @@ from vstools.config import firewall
 from vstools.config.firewall import EVERYBODY, Policy, Rule, Service
 from vstools.config.text import Faults
 from vstools.errors import BadFiles
-from vstools.network.firewall import ruleset
+from vstools.firewall import model, nftables
+from vstools.guest import Address, Interface
 
 from .made import DATA
 
@@ -51,8 +52,15 @@ def chains(policy: Policy, **more: bool) -> dict[str, list[str]]:
     text = ruleset(policy, OWN, (ip_address("10.7.1.1"),), **more)
     found: dict[str, list[str]] = {}
     for name, body in re.findall(r"chain (\w+) \{\n(.*?)    \}\n", text, re.DOTALL):
-        found[name] = [line.strip().replace("counter ", "") for line in body.splitlines()]
+        found[name] = [
+            re.sub(r'counter (log prefix "[^"\\]*" group 30323 )?', "", line.strip()) for line in body.splitlines()
+        ]
     return found
+
+
+def ruleset(policy: Policy, own: tuple[Interface, ...], host: tuple[Address, ...], **more: bool) -> str:
+    """The text for nft."""
+    return nftables.text(model.chains(policy, own, host, **more))
 
 
 def test_the_lines_on_the_slide_load_as_printed() -> None:
@@ -286,13 +294,11 @@ def test_no_rule_of_the_kernels_is_wider_than_its_line(path: Path, lines: list[t
 def test_a_ruleset_denies_what_it_does_not_allow(path: Path) -> None:
     found = chains(read(path, "allow from any,10.7.1.1 to tcp:80,tcp:79-85,tcp:443\ndeny to 10.0.0.0/8 to all\n"))
     assert found["from_all"] == [
-        'ip daddr != { 10.7.1.2 } drop comment "not an address of the guest"',
-        'ip6 daddr != { 2001:db8:7::2 } drop comment "not an address of the guest"',
         f'meta nfproto ipv4 tcp dport {{ 79-85, 443 }} accept comment "{path}:1"',
         f'meta nfproto ipv6 tcp dport {{ 79-85, 443 }} accept comment "{path}:1"',
         'drop comment "no rule allows it"',
     ]
-    assert found["from_host"][2:] == [
+    assert found["from_host"] == [
         f'ip saddr {{ 10.7.1.1 }} tcp dport {{ 79-85, 443 }} accept comment "{path}:1"',
         'drop comment "the host is isolated"',
     ]
@@ -300,26 +306,36 @@ def test_a_ruleset_denies_what_it_does_not_allow(path: Path) -> None:
         f'ip daddr {{ 10.0.0.0/8 }} drop comment "{path}:2"',
         'drop comment "no rule allows it"',
     ]
-    assert found["input"][-1] == "goto from_all"
-    assert found["output"][-1] == "goto to_all"
+    assert found["input"][2:] == [
+        'ip saddr { 10.7.1.2 } drop comment "a forged address"',
+        'ip6 saddr { 2001:db8:7::2 } drop comment "a forged address"',
+        "ip daddr { 10.7.1.2 } goto from_known",
+        "ip6 daddr { 2001:db8:7::2 } goto from_known",
+        'drop comment "not an address of the guest"',
+    ]
+    assert found["output"][-1] == 'drop comment "a forged address"'
+    assert found["from_known"][-1] == "goto from_all"
+    assert found["to_known"][-1] == "goto to_all"
 
 
 @pytest.mark.parametrize("words", ["", "disable\n"])
 def test_what_is_down_lets_everything_pass_but_the_host_and_what_is_forged(path: Path, words: str) -> None:
     found = chains(read(path, f"{words}allow to 10.7.1.1 to udp:53\n"), up=bool(words))
-    assert found["input"][-1] == found["output"][-1] == 'accept comment "no firewall"'
-    assert "from_all" not in found
-    assert "to_all" not in found
-    assert 'ip saddr != { 10.7.1.2 } drop comment "a forged address"' in found["output"]
+    assert found["from_known"][-1] == found["to_known"][-1] == 'accept comment "no firewall"'
+    assert found["from_all"] == found["to_all"] == []
+    assert found["input"][-1] == "goto from_known"
+    assert found["output"][-1] == 'drop comment "a forged address"'
     assert [each for each in found["to_host"] if "udp" in each] == [
         f'ip daddr {{ 10.7.1.1 }} udp dport {{ 53 }} accept comment "{path}:2"'.replace(":2", ":2" if words else ":1")
     ]
 
 
 def test_a_guest_without_a_family_has_nothing_of_it() -> None:
-    text = ruleset(Policy(), OWN[:1], ())
-    assert 'meta nfproto ipv6 counter drop comment "a forged address"' in text
-    assert 'meta nfproto ipv6 counter drop comment "not an address of the guest"' in text
+    found = model.chains(Policy(), OWN[:1], ())
+    for chain in ("input", "output"):
+        ways = [entry for entry in found[chain] if entry.verdict not in ("accept", "drop")]
+        assert [entry.match.family for entry in ways] == [4]
+        assert (found[chain][-1].verdict, found[chain][-1].match) == ("drop", model.Match())
 
 
 def test_a_long_name_in_a_comment_is_cut_and_quotes_are_replaced() -> None:

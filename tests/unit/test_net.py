@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from vstools.cli import app, manual
+from vstools.firewall import live, nftables
 from vstools.lifecycle import net
-from vstools.network import status
 from vstools.paths import Paths
 
 from .made import guest, nic, saved
@@ -82,6 +82,16 @@ def entry(chain: str, *expr: dict[str, Any], comment: str = "") -> dict[str, Any
 
 
 COUNTER = {"counter": {"packets": 3, "bytes": 180}}
+INPUT = [
+    entry("input", {"goto": {"target": "from_known"}}),
+    entry("from_known", {"goto": {"target": "from_all"}}),
+    entry("from_all", {"drop": None}),
+]
+OUTPUT = [
+    entry("output", {"goto": {"target": "to_known"}}),
+    entry("to_known", {"goto": {"target": "to_all"}}),
+    entry("to_all", {"drop": None}),
+]
 
 
 def base(name: str, policy: str = "drop") -> dict[str, Any]:
@@ -93,33 +103,50 @@ def base(name: str, policy: str = "drop") -> dict[str, Any]:
     [
         ([], (False, False)),
         ([base("input"), base("output")], (False, False)),
-        ([base("input"), entry("input", {"goto": {"target": "from_all"}})], (False, False)),
-        ([base("input"), entry("input", {"goto": {"target": "from_all"}}), entry("from_all")], (True, False)),
-        ([base("input", "accept"), entry("input", {"goto": {"target": "from_all"}}), entry("from_all")], (False,) * 2),
-        ([base("output"), entry("output", {"goto": {"target": "to_all"}}), entry("to_all")], (False, True)),
+        *(([base("input"), *INPUT[:gone], *INPUT[gone + 1 :]], (False, False)) for gone in range(3)),
+        ([base("input"), *INPUT], (True, False)),
+        ([base("input", "accept"), *INPUT], (False, False)),
+        ([base("output"), *OUTPUT], (False, True)),
     ],
 )
 def test_a_firewall_is_up_where_the_kernel_drops_and_the_way_leads_to_the_rules(
     monkeypatch: pytest.MonkeyPatch, entries: list[dict[str, Any]], up: tuple[bool, bool]
 ) -> None:
-    monkeypatch.setattr(status, "_table", lambda _: entries)
-    assert status.firewall("vs2") == {"input": up[0], "output": up[1]}
+    monkeypatch.setattr(nftables, "_table", lambda _: entries)
+    assert live.is_up(nftables.read("vs2")) == {"input": up[0], "output": up[1]}
 
 
 def test_a_live_rule_reads_as_nft_would_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
     saddr = {"payload": {"protocol": "ip", "field": "saddr"}}
     prefix = {"prefix": {"addr": "10.0.0.0", "len": 8}}
     dport = {"payload": {"protocol": "tcp", "field": "dport"}}
+    log = {"log": {"prefix": "/x:1", "group": 30323}}
     parts = [
         {"match": {"op": "!=", "left": saddr, "right": {"set": ["10.0.0.1", prefix]}}},
         {"match": {"op": "==", "left": dport, "right": {"set": [22, {"range": [80, 90]}]}}},
         {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}},
     ]
-    entries = [entry("from_all", *parts, COUNTER, {"drop": None}, comment="/x:1"), entry("input", {"goto": {}})]
-    monkeypatch.setattr(status, "_table", lambda _: entries)
-    (found,) = status.rules("vs2")
+    entries = [entry("from_all", *parts, COUNTER, log, {"drop": None}, comment="/x:1")]
+    monkeypatch.setattr(nftables, "_table", lambda _: entries)
+    (found,) = nftables.read("vs2").rules
     text = "ip saddr != { 10.0.0.1, 10.0.0.0/8 } tcp dport { 22, 80-90 } ct state established,related"
-    assert found == status.LiveRule("from_all", 3, 180, "drop", text, "/x:1")
+    assert found == live.LiveRule("from_all", 3, 180, "drop", text, "/x:1")
+
+
+def test_what_the_kernel_has_otherwise_is_named() -> None:
+    wanted = live.Live({"input": "drop"}, tuple(live.LiveRule("a", 1, 9, "drop", word, "") for word in "xyz"))
+    (x, y, z) = wanted.rules
+    assert not list(live.differences(wanted, wanted))
+    assert list(live.differences(wanted, live.Live({}, (x, z)))) == [
+        "the firewall's chain input is missing",
+        "the rule a: y drop is missing",
+    ]
+    more = live.LiveRule("b", 0, 0, "accept", "all", "/f:3")
+    assert list(live.differences(wanted, live.Live({"input": "accept"}, (x, y, z, more)))) == [
+        "the firewall's chain input has the policy accept",
+        "the rule b: all accept (/f:3) is too much",
+    ]
+    assert len(list(live.differences(wanted, live.Live({"input": "drop"}, (z, y, x))))) == 1
 
 
 def test_a_guest_whose_files_have_faults_hides_no_other(capsys: pytest.CaptureFixture[str], stopped: Paths) -> None:

@@ -1,22 +1,18 @@
 """What vs-net shows of a guest's network, and its firewall while it runs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vstools import log
 from vstools.alive import is_running
-from vstools.config import firewall as file
 from vstools.config import guests
-from vstools.config.text import Faults
+from vstools.config.firewall import FILE
 from vstools.errors import Refused
+from vstools.firewall import backend, live, model
 from vstools.guest import Address
-from vstools.lifecycle import phases
+from vstools.lifecycle import filtering, phases
 from vstools.lifecycle.host import guest_lock, runtime_lock, settings
-from vstools.network import firewall, plan
+from vstools.network import plan
 from vstools.paths import Paths
-
-if TYPE_CHECKING:
-    from vstools.network import status
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ def state(paths: Paths, name: str) -> tuple[Line, ...]:
     from vstools.network import status
 
     host = settings(paths)
-    filters = status.firewall(netns)
+    filters = live.is_up(backend.read(netns))
     return tuple(
         Line(one.address, one.vlan, one.route, filters["input"], filters["output"])
         for one in status.state(netns, plan.links(guest, host.networks, host.conf))
@@ -59,38 +55,34 @@ def _needed_namespace(paths: Paths, name: str) -> str:
     return netns
 
 
-def rules(paths: Paths, name: str) -> "tuple[status.LiveRule, ...]":
-    """The rules in force with their counters; none where the guest does not run."""
+def rules(paths: Paths, name: str) -> tuple[live.LiveRule, ...]:
+    """The rules in force that decide, with their counters; none where the guest does not run."""
     guests.require(paths, name)
     netns = _namespace(paths, name)
-    if netns is None:
-        return ()
-    from vstools.network import status
-
-    return status.rules(netns)
+    return tuple(rule for rule in backend.read(netns).rules if rule.decides) if netns else ()
 
 
 def ruleset(paths: Paths, name: str, *, up: bool) -> str:
-    """What would be loaded now; raises BadFiles when firewall.conf has faults, Refused when the guest does not run.
+    """What would be loaded now; raises BadFiles when firewall.conf has faults, Refused when the guest does not run."""
+    return backend.choose(settings(paths).conf.firewall_backend).text(_wanted(paths, name, up=up))
 
-    The guest's addresses are those that it has, not those that the files would give it at the next start.
-    """
-    from vstools.network import kernel, status
+
+def _wanted(paths: Paths, name: str, *, up: bool) -> model.Chains:
+    """The filter for the addresses that a guest has, not for those that the files would give it at the next start."""
+    from vstools.network import status
 
     guests.require(paths, name)
-    faults = Faults()
-    policy = file.load(paths.config_of(name) / file.FILE, paths.conf, faults)
-    faults.check()
+    policy = filtering.policy(paths, name)
     netns = _needed_namespace(paths, name)
     if up and not policy.enabled:
-        log.warn(f"guest {name}: its {file.FILE} says disable, so everything but forged addresses and the host passes")
-    own = status.addresses(netns)
-    return firewall.ruleset(policy, own, (address.ip for address in kernel.host_addresses()), up=up)
+        log.warn(f"guest {name}: its {FILE} says disable, so everything but forged addresses and the host passes")
+    return filtering.chains(policy, status.addresses(netns), up=up)
 
 
 def set_firewall(paths: Paths, name: str, *, up: bool) -> None:
     """Load the rules of firewall.conf, or let everything pass until the next start; what is open stays open."""
+    tool = settings(paths).conf.firewall_backend
     with guest_lock(paths, name), runtime_lock(paths, name):
-        text = ruleset(paths, name, up=up)
+        wanted = _wanted(paths, name, up=up)
         with log.change(f"firewall {'up' if up else 'down'}", name):
-            firewall.load(_needed_namespace(paths, name), text)
+            filtering.load(_needed_namespace(paths, name), wanted, tool)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from vstools import files, hooks, limits, log, lxc, units
 from vstools.config import guests
-from vstools.config.text import Faults
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
@@ -60,6 +59,8 @@ class Start:
 
 def decide(paths: Paths, name: str) -> Start:
     """Read and check all that a start needs; raises Refused or BadFiles, changes nothing."""
+    from vstools.lifecycle import filtering
+
     guest = guests.load(paths, name)
     host = settings(paths)
     if (owner := guests.contexts_in_use(paths, but=name).get(guest.context)) is not None:
@@ -69,7 +70,7 @@ def decide(paths: Paths, name: str) -> Start:
         raise Refused(f"guest {name} has no tree", f"{tree} is missing")
     hooks.check(paths, name)
     links = plan.links(guest, host.networks, host.conf)
-    policy = _policy(paths, name)
+    policy = filtering.policy(paths, name)
     record = Record(
         token=os.urandom(8).hex(),
         netns=plan.netns(guest.context),
@@ -80,16 +81,6 @@ def decide(paths: Paths, name: str) -> Start:
     )
     bounds = limits.plan(guest.limits, limits.controllers())
     return Start(guest, host, links, policy, plan.names(guest, host.networks, host.conf), bounds, record)
-
-
-def _policy(paths: Paths, name: str) -> "firewall_file.Policy":
-    """What the guest's firewall.conf says; raises BadFiles with all that is wrong in it."""
-    from vstools.config import firewall as firewall_file
-
-    faults = Faults()
-    policy = firewall_file.load(paths.config_of(name) / firewall_file.FILE, paths.conf, faults)
-    faults.check()
-    return policy
 
 
 def warn(start: Start) -> None:
@@ -131,6 +122,7 @@ def _check_mount_points(paths: Paths, guest: Guest) -> None:
 
 
 def _make(paths: Paths, start: Start) -> None:
+    from vstools.lifecycle import filtering
     from vstools.network import kernel, local
 
     guest, record = start.guest, start.record
@@ -152,7 +144,8 @@ def _make(paths: Paths, start: Start) -> None:
     with host_lock(paths, "links"):
         local.ensure(paths, start.links, start.settings.networks)
         checkpoint("start:local")
-        _load_firewall(start)
+        own = (address for link in start.links for address in link.addresses)
+        filtering.load(record.netns, filtering.chains(start.policy, own), start.settings.conf.firewall_backend)
         checkpoint("start:firewall")
         kernel.connect(record.netns, start.links, guest.id_base)
     checkpoint("start:links")
@@ -167,15 +160,6 @@ def _make(paths: Paths, start: Start) -> None:
     lxc.write_config(paths, guest, around)
     hooks.run_all(paths, name, "pre-start", must=True)
     checkpoint("start:prepared")
-
-
-def _load_firewall(start: Start) -> None:
-    """The rules, before there is any link that a packet could come by."""
-    from vstools.network import firewall, kernel
-
-    own = (address for link in start.links for address in link.addresses)
-    text = firewall.ruleset(start.policy, own, (address.ip for address in kernel.host_addresses()))
-    firewall.load(start.record.netns, text)
 
 
 def settle(paths: Paths, name: str, process: lxc.Runner | None = None) -> None:

@@ -13,8 +13,8 @@ from vstools.guest import IDS
 from vstools.libc import network_namespace
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
+from vstools.paths import NAMESPACES
 
-NAMESPACES = Path("/run/netns")
 _GONE_PATIENCE = 10.0
 GROUP = 0x7673  # "vs": marks a VLAN device as made by us from the moment it exists (``ip link show group 30323``)
 _SCOPE_LINK = 253  # link-local addresses are the kernel's doing

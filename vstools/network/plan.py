@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from vstools.config.create import CreateConf
 from vstools.config.networks import Network, Networks
 from vstools.errors import Refused
-from vstools.guest import Address, Guest, Names, Nic
-
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+from vstools.guest import Address, Guest, Interface, Names, Nic
 
 
 @dataclass(frozen=True)

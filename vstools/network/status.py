@@ -1,19 +1,15 @@
 """What a guest's network namespace holds: read from the kernel, never from what we believe."""
 
 import ipaddress
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from vstools import run
-from vstools.guest import Address
+from vstools.guest import Address, Interface
 from vstools.network import kernel
-from vstools.network.firewall import HOOKS, TABLE
 from vstools.network.netlink import IPRoute
-from vstools.network.plan import Interface, Link
+from vstools.network.plan import Link
 
 _UP = 1  # IFF_UP
-_VERDICTS = ("accept", "drop")
 
 
 @dataclass(frozen=True)
@@ -23,18 +19,6 @@ class State:
     address: Address
     vlan: bool = False
     route: bool = False
-
-
-@dataclass(frozen=True)
-class LiveRule:
-    """One rule of the kernel's with its counter; ``place`` is the line of the file that it comes from."""
-
-    chain: str
-    packets: int
-    bytes: int
-    verdict: str
-    match: str
-    place: str
 
 
 def addresses(netns: str) -> tuple[Interface, ...]:
@@ -102,60 +86,3 @@ def _vlan_is_up(link: Link | None) -> bool:
     with IPRoute() as ipr:
         index = kernel.index_of(ipr, link.vlan_device)
         return index is not None and any(found["flags"] & _UP for found in ipr.get_links(index))
-
-
-def firewall(netns: str) -> dict[str, bool]:
-    """Base chain -> whether the kernel filters there by a file's rules: the chain drops, and leads to them."""
-    found = _table(netns)
-    chains = {entry["chain"]["name"]: entry["chain"] for entry in found if "chain" in entry}
-    rules = [entry["rule"] for entry in found if "rule" in entry]
-    up = {}
-    for hook, word in HOOKS.items():
-        chain = chains.get(hook, {})
-        leads = any(rule["chain"] == hook and {"goto": {"target": f"{word}_all"}} in rule["expr"] for rule in rules)
-        holds = any(rule["chain"] == f"{word}_all" for rule in rules)
-        up[hook] = chain.get("hook") == hook and chain.get("policy") == "drop" and leads and holds
-    return up
-
-
-def rules(netns: str) -> tuple[LiveRule, ...]:
-    """The rules that decide, in the kernel's order, with their counters."""
-    found = []
-    for rule in (entry["rule"] for entry in _table(netns) if "rule" in entry):
-        counter = next((part["counter"] for part in rule["expr"] if "counter" in part), None)
-        verdict = next((word for word in _VERDICTS for part in rule["expr"] if word in part), None)
-        if counter is None or verdict is None:
-            continue  # it leads to another chain
-        match = " ".join(_match(part["match"]) for part in rule["expr"] if "match" in part)
-        comment = rule.get("comment", "")
-        found.append(LiveRule(rule["chain"], counter["packets"], counter["bytes"], verdict, match or "all", comment))
-    return tuple(found)
-
-
-def _table(netns: str) -> list[dict[str, Any]]:
-    """The entries of our table as ``nft -j`` has them (``man 5 libnftables-json``); none where there is no table."""
-    with kernel.inside(netns):
-        said = run.run(["nft", "-j", "list", "ruleset"]).out
-    entries: list[dict[str, Any]] = json.loads(said)["nftables"]
-    return [entry for entry in entries if any(body.get("table", body.get("name")) == TABLE for body in entry.values())]
-
-
-def _match(match: dict[str, Any]) -> str:
-    """A match as nft would write it."""
-    left, right, sign = match["left"], match["right"], "" if match["op"] in ("==", "in") else f"{match['op']} "
-    ((kind, words),) = left.items()
-    field = f"{words['protocol']} {words['field']}" if kind == "payload" else f"{kind} {words['key']}"
-    return f"{field} {sign}{_value(right)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(_value, value))
-    if not isinstance(value, dict):
-        return str(value)
-    ((kind, parts),) = value.items()
-    if kind == "range":
-        return "-".join(map(str, parts))
-    if kind == "prefix":
-        return f"{parts['addr']}/{parts['len']}"
-    return f"{{ {', '.join(map(_value, parts))} }}"
