@@ -65,7 +65,7 @@ LAN = Network(0, ip_network("10.77.0.0/24"), ip_address("10.77.0.1"))
 
 
 def link(*addresses: str, device: str = local.BRIDGE) -> plan.Link:
-    return plan.Link("eth0", "vs2.0", device, 0, "02:00:00:00:00:01", None, tuple(map(ip_interface, addresses)), ())
+    return plan.Link("eth0", "vs2.0", device, 0, "02:00:00:00:00:01", None, tuple(map(ip_interface, addresses)))
 
 
 def test_the_bridge_gets_the_gateways_of_the_networks_that_guests_on_it_are_in() -> None:

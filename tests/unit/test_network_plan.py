@@ -32,7 +32,7 @@ def test_one_address_is_one_link_with_what_its_network_says() -> None:
         mac="02:00:00:00:00:05",
         mtu=None,
         addresses=(ip_interface("10.0.1.5/24"),),
-        gateways=(ip_address("10.0.1.1"),),
+        routes=(plan.Route(LAN.net, ip_address("10.0.1.1"), main=True, table=None),),
     )
 
 
@@ -57,11 +57,23 @@ def test_addresses_with_the_same_device_and_vlan_share_a_link_in_order_of_first_
         ["10.0.1.5/24", "2001:db8:1::5/64"],
         ["10.0.1.6/24"],
     ]
-    assert [[str(gateway) for gateway in link.gateways] for link in found] == [
+    assert [[str(route.gateway) for route in link.routes] for link in found] == [
         ["10.0.7.1"],
         ["10.0.1.1", "2001:db8:1::1"],
         ["10.0.1.1"],
     ]
+
+
+def test_where_a_family_has_several_default_routes_each_network_has_a_table_and_the_first_is_mains() -> None:
+    nics = (nic("10.0.7.5"), nic("10.0.7.6", "1"), nic("10.0.1.5", "2"), nic("2001:db8:1::5", "3"))
+    first, second = plan.links(guest(nics=nics), NETWORKS, CONF)
+    assert first.routes == (plan.Route(DMZ.net, ip_address("10.0.7.1"), main=True, table=1000),)
+    assert second.routes == (
+        plan.Route(LAN.net, ip_address("10.0.1.1"), main=False, table=1001),
+        plan.Route(LAN6.net, ip_address("2001:db8:1::1"), main=True, table=None),
+    )
+    assert second.route_of(ip_address("10.0.1.5")) == second.routes[0]
+    assert second.route_of(ip_address("10.0.7.5")) is None
 
 
 def test_a_disabled_interface_is_left_out() -> None:
@@ -207,7 +219,7 @@ def test_any_other_address_is_a_guests(address: str, prefix: int) -> None:
 def test_a_vlan_device_is_named_after_its_device_unless_that_has_over_15_letters(
     device: str, vlan: int, name: str
 ) -> None:
-    link = plan.Link("eth0", "vs2.0", device, vlan, "02:00:00:00:00:01", None, (), ())
+    link = plan.Link("eth0", "vs2.0", device, vlan, "02:00:00:00:00:01", None, ())
     assert link.vlan_device == name
     assert len(name) <= 15
 

@@ -113,7 +113,7 @@ def describe(creation: Creation) -> tuple[str, ...]:
     lines = [f"guest {creation.request.name} from {creation.source}"]
     for link in _links(creation):
         addresses = ", ".join(str(address) for address in link.addresses)
-        gateways = ", ".join(str(gateway) for gateway in link.gateways) or "none"
+        gateways = ", ".join(str(route.gateway) for route in link.routes) or "none"
         vlan = f" VLAN {link.vlan}" if link.vlan else ""
         lines.append(f"{link.name} on {link.device}{vlan}: {addresses}, gateway {gateways}, MAC {link.mac}")
     names = plan.names(creation.guest(CONTEXT_MIN), host.networks, host.conf)

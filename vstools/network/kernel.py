@@ -11,6 +11,7 @@ from vstools.errors import VsError
 from vstools.files import wait_until
 from vstools.guest import IDS
 from vstools.libc import network_namespace
+from vstools.network import routes
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
 from vstools.paths import NAMESPACES
@@ -192,16 +193,7 @@ def _set_up(link: Link) -> None:
             extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
             ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
         ipr.link("set", index=index, state="up")
-        for gateway in link.gateways:
-            _default_route(ipr, index, gateway)
-
-
-def _default_route(ipr: Any, index: int, gateway: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """The first link's gateway of each family is the default route; a later one is not."""
-    family = 2 if gateway.version == 4 else 10
-    if any(not route["dst_len"] for route in ipr.get_routes(family=family, table=254)):
-        return
-    ipr.route("add", dst="default", gateway=str(gateway), oif=index, family=family)
+        routes.install(ipr, index, link)
 
 
 def disconnect(netns: str, host_names: tuple[str, ...], names: tuple[str, ...]) -> None:

@@ -4,12 +4,28 @@ networks.conf wins over create.conf, what was given for the guest on the command
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vstools.config.create import CreateConf
-from vstools.config.networks import Network, Networks
+from vstools.config.networks import IpNetwork, Network, Networks
 from vstools.errors import Refused
 from vstools.guest import Address, Guest, Interface, Names, Nic
+
+_FIRST_TABLE = 1000  # below are the kernel's own tables (253-255) and the small numbers that people like
+
+
+@dataclass(frozen=True)
+class Route:
+    """The default route of a network: what the addresses in ``net`` send to anywhere else goes to ``gateway``.
+
+    ``main``: it is the main table's as well, for all that has no source yet; the first of each family. ``table``: the
+    routing table of this network alone, None where the guest has no other default route of the family.
+    """
+
+    net: IpNetwork
+    gateway: Address
+    main: bool = True
+    table: int | None = None
 
 
 @dataclass(frozen=True)
@@ -23,7 +39,11 @@ class Link:
     mac: str
     mtu: int | None
     addresses: tuple[Interface, ...]
-    gateways: tuple[Address, ...]
+    routes: tuple[Route, ...] = ()
+
+    def route_of(self, address: Address) -> Route | None:
+        """The default route for packets from an address; None where its network has no gateway."""
+        return next((route for route in self.routes if address in route.net), None)
 
     @property
     def vlan_device(self) -> str:
@@ -50,16 +70,33 @@ def links(guest: Guest, networks: Networks, conf: CreateConf) -> tuple[Link, ...
         if device is None:
             raise Refused(f"no network device for {nic.address}", "set DEFAULT_DEVICE in create.conf, or give --device")
         groups.setdefault((device, network.vlan if network else 0), []).append((nic, network))
-    return tuple(
-        _link(guest, index, device, vlan, members, conf)
-        for index, ((device, vlan), members) in enumerate(groups.items())
+    return _with_tables(
+        tuple(
+            _link(guest, index, device, vlan, members, conf)
+            for index, ((device, vlan), members) in enumerate(groups.items())
+        )
     )
+
+
+def _with_tables(found: tuple[Link, ...]) -> tuple[Link, ...]:
+    """The links with their routes told apart: which is the main table's, and who needs a table of its own."""
+    routes = [route for link in found for route in link.routes]
+    families = [route.gateway.version for route in routes]
+    decided = iter(
+        replace(
+            route,
+            main=families.index(family) == index,
+            table=_FIRST_TABLE + index if families.count(family) > 1 else None,
+        )
+        for index, (route, family) in enumerate(zip(routes, families, strict=True))
+    )
+    return tuple(replace(link, routes=tuple(next(decided) for _ in link.routes)) for link in found)
 
 
 def _link(
     guest: Guest, index: int, device: str, vlan: int, members: list[tuple[Nic, Network | None]], conf: CreateConf
 ) -> Link:
-    gateways = [network.gateway for _, network in members if network and network.gateway]
+    routes = [Route(network.net, network.gateway) for _, network in members if network and network.gateway]
     return Link(
         name=f"eth{index}",
         host_name=f"vs{guest.context}.{index}",
@@ -68,7 +105,7 @@ def _link(
         mac=next((nic.mac for nic, _ in members if nic.mac), _mac_of(guest.context, index)),
         mtu=conf.mtu,
         addresses=tuple(interface(nic, network, conf) for nic, network in members),
-        gateways=tuple(dict.fromkeys(gateways)),
+        routes=tuple(dict.fromkeys(routes)),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vstools.guest import Address, Interface
-from vstools.network import kernel
+from vstools.network import kernel, routes
 from vstools.network.netlink import IPRoute
 from vstools.network.plan import Link
 
@@ -45,9 +45,8 @@ def state(netns: str, links: tuple[Link, ...]) -> tuple[State, ...]:
     there = {address.ip: (index, address) for index, address in _addresses(netns)}
     with kernel.inside(netns), IPRoute() as ipr:
         up = {link["index"]: bool(link["flags"] & _UP) for link in ipr.get_links()}
-        routes = [_route(route) for family in (2, 10) for route in ipr.get_routes(family=family, table=254)]
+        ways = routes.read(ipr)
     planned = {address.ip: link for link in links for address in link.addresses}
-    bearers = _bearers(links)
     found = []
     for address in dict.fromkeys((*planned, *there)):
         if address not in there:
@@ -55,28 +54,9 @@ def state(netns: str, links: tuple[Link, ...]) -> tuple[State, ...]:
             continue
         index, interface = there[address]
         link = planned.get(address)
-        wanted = {interface.network}
-        if link is not None and bearers.get(address.version) == link:
-            wanted.add(ipaddress.ip_network("0.0.0.0/0" if address.version == 4 else "::/0"))
-        single = interface.network.prefixlen == address.max_prefixlen  # it has no network to be routed to
-        routed = all((net, index) in routes for net in wanted if not (single and net == interface.network))
+        routed = ways.lead(interface, index, link.route_of(address) if link else None)
         found.append(State(address, up.get(index, False) and _vlan_is_up(link), routed))
     return tuple(found)
-
-
-def _bearers(links: tuple[Link, ...]) -> dict[int, Link]:
-    """Family -> the link that has its default route: the first one with a gateway."""
-    found: dict[int, Link] = {}
-    for link in links:
-        for gateway in link.gateways:
-            found.setdefault(gateway.version, link)
-    return found
-
-
-def _route(route: Any) -> tuple[Any, int | None]:
-    default = "0.0.0.0" if route["family"] == 2 else "::"  # noqa: S104 - the start of a network
-    net = ipaddress.ip_network(f"{route.get_attr('RTA_DST') or default}/{route['dst_len']}", strict=False)
-    return net, route.get_attr("RTA_OIF")
 
 
 def _vlan_is_up(link: Link | None) -> bool:
