@@ -10,7 +10,7 @@ import pytest
 from vstools.config import guests
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.guest import Cpu, Limits
-from vstools.lifecycle import create, phases, removal, several
+from vstools.lifecycle import addresses, create, phases, removal, several
 from vstools.lifecycle.create import Request
 from vstools.lifecycle.host import settings
 from vstools.network import devices
@@ -40,7 +40,7 @@ def request(*addresses: str, name: str = "web", **more: object) -> Request:
 
 
 def test_two_arguments_make_a_guest(host: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create, "_new_mac", lambda: "02:00:00:00:00:05")
+    monkeypatch.setattr(addresses, "new_mac", lambda: "02:00:00:00:00:05")
     creation = create.decide(host, request())
     assert create.describe(creation) == (
         "guest web from an empty skeleton",
@@ -68,7 +68,7 @@ def test_the_command_line_wins_over_both_files(host: Paths) -> None:
 
 
 def test_macs_are_locally_administered_unicast_and_random() -> None:
-    macs = {create._new_mac() for _ in range(50)}
+    macs = {addresses.new_mac() for _ in range(50)}
     assert len(macs) == 50
     assert all(mac.startswith("02:") and len(mac) == 17 for mac in macs)
 

@@ -1,17 +1,21 @@
-"""vs-net: what is up of the guests' networks, and their firewalls."""
+"""vs-net: what is up of the guests' networks, their addresses and their firewalls."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vstools import paths as installation
-from vstools.cli import app
-from vstools.errors import BadFiles, Refused, VsError
-from vstools.guest import bracketed
+from vstools.cli import app, netlines
+from vstools.errors import Refused
+from vstools.guest import parse_address
 from vstools.paths import Paths
+
+if TYPE_CHECKING:
+    from vstools.guest import Address
+    from vstools.lifecycle.change import Edits
+    from vstools.lifecycle.several import Act
 
 
 class Switch(StrEnum):
@@ -24,102 +28,150 @@ class Switch(StrEnum):
 def net(
     name: app.Names = None,
     everyone: app.All = False,
+    vlan: Annotated[
+        Switch | None, typer.Option("--vlan", help="the guest's links with their addresses", metavar="up|down")
+    ] = None,
+    route: Annotated[Switch | None, typer.Option("--route", help="the guest's routes", metavar="up|down")] = None,
     fw: Annotated[
         Switch | None,
+        typer.Option("--fw", help="load firewall.conf, or let everything pass", metavar="up|down"),
+    ] = None,
+    put: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="another address for interfaces/KEY (repeatable)", metavar="KEY=ADDR"),
+    ] = None,
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help="one more address (repeatable)", metavar="ADDR")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option("--del", help="one address less (repeatable)", metavar="ADDR")
+    ] = None,
+    confirm: Annotated[
+        int | None,
         typer.Option(
-            "--fw",
-            help="load firewall.conf; or let everything pass until the next start",
-            metavar="up|down",
+            "--confirm", help="go back after SECONDS unless --confirmed follows", min=1, max=86400, metavar="SECONDS"
         ),
     ] = None,
+    confirmed: Annotated[bool, typer.Option("--confirmed", help="let the change stay")] = False,
     rules: Annotated[bool, typer.Option("--rules", help="the rules in force, with their counters")] = False,
+    check: Annotated[bool, typer.Option("--check", help="what the kernel has otherwise than the files")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="the same, and make it as the files say")] = False,
     as_json: app.Json = False,
     table: app.Table = False,
     dry_run: app.DryRun = False,
 ) -> int:
-    """Show the networks of guests and change their firewalls.
+    """Show and change the networks of guests.
 
     Prints <host>:<guest>:<ip>:<vlan>:<route>:<fw IN>:<fw OUT>, a line for each address; the last four are up or down,
-    read from the kernel. The rules are in the guest's firewall.conf. They are replaced at once, open connections go
-    on, and where the file has faults the rules in force stay in force. With --fw and --all, running guests are meant.
+    read from the kernel. --vlan, --route and --fw last until the guest's next start; with --all, running guests are
+    meant. The rules are in the guest's firewall.conf. They are replaced at once, open connections go on, and where the
+    file has faults the rules in force stay in force. --set, --add and --del change the guest's files as well, and all
+    is as before where anything fails. --check ends with 1 when it finds a difference.
     """
+    switches = {"vlan": vlan, "route": route, "fw": fw}
+    changes, edits = any(switches.values()), bool(put or add or drop)
     app.exclusive(json=as_json, table=table)
-    app.exclusive(fw=fw is not None, rules=rules)
-    if dry_run and fw is None:
-        raise Refused("--dry-run goes with --fw")
+    app.exclusive(rules=rules, check=check, repair=repair, confirmed=confirmed, fw=changes, add=edits)
+    if (dry_run or confirm is not None) and not (changes or edits):
+        raise Refused(
+            f"{'--dry-run' if dry_run else '--confirm'} goes with --vlan, --route, --fw, --set, --add or --del"
+        )
     paths = installation.from_environment()
     names = app.selected(paths, name, everyone)
+    _settle(paths, names)
     status = 0
-    if fw is not None:
-        from vstools.alive import is_running
-        from vstools.lifecycle import net, several
+    if edits:
+        status = _edit(paths, names, _edits(put or [], add or [], drop or []), confirm, dry_run=dry_run)
+    elif changes:
+        status = _switch(paths, names, switches, confirm, everyone=everyone, dry_run=dry_run)
+    elif confirmed:
+        from vstools.lifecycle import confirm as waiting
 
-        changed = tuple(guest for guest in names if not everyone or is_running(paths, guest))
-        if dry_run:
-            for guest in changed:
-                print(f"# {guest}\n{net.ruleset(paths, guest, up=fw == Switch.up)}", end="")
-            return 0
-        status = several.act(paths, changed, [f"firewall {fw}"]) if changed else 0
-    rows, failed = _collect(paths, names, _rules if rules else _rows)
-    app.show(rows, _rule_line if rules else _line, as_json=as_json, table=table)
-    return status or failed
+        status = _act(paths, names, waiting.accept)
+    if dry_run:
+        return status
+    read, line = netlines.addresses, netlines.address_line
+    if rules:
+        read, line = netlines.rules, netlines.rule_line
+    elif check or repair:
+        read, line = netlines.repaired if repair else netlines.differences, netlines.difference_line
+    rows, failed = netlines.collect(paths, names, read)
+    app.show(rows, line, as_json=as_json, table=table)
+    return status or failed or int(check and bool(rows))
 
 
-Row = Mapping[str, object]
+def _settle(paths: Paths, names: tuple[str, ...]) -> None:
+    """Changes whose time is up go back first, also where the process that waited for that was killed."""
+    from vstools.config.registry import WAITING
 
-
-def _collect(
-    paths: Paths, names: tuple[str, ...], read: Callable[[Paths, str], Iterator[Row]]
-) -> tuple[list[Row], int]:
-    """The rows of all guests and the exit status: of several guests, one whose files have faults hides no other."""
-    rows: list[Row] = []
-    status = 0
     for guest in names:
-        try:
-            rows += read(paths, guest)
-        except VsError as error:
-            if len(names) == 1:
-                raise
-            print(error if isinstance(error, BadFiles) else f"vs-net: {error}", file=sys.stderr)
-            status = 1
-    return rows, status
+        if (paths.config_of(guest) / WAITING).exists():
+            from vstools.lifecycle import confirm
+
+            confirm.settle_expired(paths, guest)
 
 
-def _rows(paths: Paths, guest: str) -> Iterator[Row]:
-    from vstools.lifecycle import net
+def _switch(
+    paths: Paths,
+    names: tuple[str, ...],
+    switches: dict[str, Switch | None],
+    seconds: int | None,
+    *,
+    everyone: bool,
+    dry_run: bool,
+) -> int:
+    from vstools.alive import is_running
+    from vstools.lifecycle import upkeep
 
-    for line in net.state(paths, guest):
-        yield {
-            "host": app.host_name(),
-            "guest": guest,
-            "ip": str(line.address),
-            "vlan": line.vlan,
-            "route": line.route,
-            "fw IN": line.fw_in,
-            "fw OUT": line.fw_out,
-        }
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    from vstools.guest import parse_address
-
-    words = ("up" if row[key] else "down" for key in ("vlan", "route", "fw IN", "fw OUT"))
-    return ":".join((row["host"], row["guest"], bracketed(parse_address(row["ip"])), *words))
-
-
-def _rules(paths: Paths, guest: str) -> Iterator[Row]:
-    from dataclasses import asdict
-
-    from vstools.lifecycle import net
-
-    for rule in net.rules(paths, guest):
-        yield {"host": app.host_name(), "guest": guest, **asdict(rule)}
+    parts = upkeep.Switches(**{key: None if value is None else value == Switch.up for key, value in switches.items()})
+    changed = tuple(guest for guest in names if not everyone or is_running(paths, guest))
+    if not dry_run:
+        return _act(paths, changed, partial(upkeep.switch, parts=parts, seconds=seconds))
+    for guest in changed:
+        upkeep.needed(paths, guest)
+        print(f"# {guest}: {parts}")
+        if parts.fw is not None:
+            print(upkeep.ruleset(paths, guest, up=parts.fw), end="")
+    return 0
 
 
-def _rule_line(row: Mapping[str, Any]) -> str:
-    where = f"{row['host']}:{row['guest']}:{row['chain']}"
-    counted = f"packets {row['packets']} bytes {row['bytes']}"
-    return f"{where}: {row['match']} {counted} {row['verdict']} ({row['place']})"
+def _act(paths: Paths, names: tuple[str, ...], act: "Act") -> int:
+    from vstools.lifecycle import several
+
+    return several.act(paths, names, [act]) if names else 0
+
+
+def _edits(put: list[str], add: list[str], drop: list[str]) -> "Edits":
+    from vstools.lifecycle.change import Edits
+
+    pairs = []
+    for text in put:
+        key, sign, address = text.partition("=")
+        if not sign or not key:
+            raise Refused(f"--set: {text!r} is not KEY=ADDR", "0=ADDR is the first interface")
+        pairs.append((key, _address("--set", address)))
+    return Edits(
+        tuple(pairs),
+        tuple(_address("--add", text) for text in add),
+        tuple(_address("--del", text) for text in drop),
+    )
+
+
+def _address(option: str, text: str) -> "Address":
+    try:
+        return parse_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+    except ValueError as error:
+        raise Refused(f"{option}: {error}") from None
+
+
+def _edit(paths: Paths, names: tuple[str, ...], edits: "Edits", seconds: int | None, *, dry_run: bool) -> int:
+    from vstools.lifecycle import change
+
+    guest = app.single(list(names))
+    if dry_run:
+        print("\n".join(change.decide(paths, guest, edits).describe()))
+        return 0
+    return _act(paths, names, partial(change.apply, edits=edits, seconds=seconds))
 
 
 def main() -> None:

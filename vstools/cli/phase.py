@@ -12,7 +12,7 @@ from vstools.errors import VsError
 
 def main() -> None:
     """The program."""
-    from vstools.lifecycle import control, phases
+    from vstools.lifecycle import confirm, control, phases
 
     paths = installation.from_environment()
     acts: dict[str, Callable[..., object]] = {
@@ -21,6 +21,7 @@ def main() -> None:
         "reboot": phases.reboot,
         "stop": phases.stop,
         "cleanup": phases.cleanup,
+        "expire": confirm.expire,
     }
     phase, name, *rest = sys.argv[1:]
     try:

@@ -187,11 +187,12 @@ def _read_nics(config: Path, faults: Faults) -> tuple[Nic, ...]:
         keys = [entry.name for entry in (config / "interfaces").iterdir() if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    nics = (_read_nic(config / "interfaces" / key, faults) for key in sorted(keys, key=_natural))
+    nics = (_read_nic(config / "interfaces" / key, faults) for key in sorted(keys, key=natural))
     return tuple(nic for nic in nics if nic is not None)
 
 
-def _natural(key: str) -> tuple[int, str]:
+def natural(key: str) -> tuple[int, str]:
+    """The order of a guest's interfaces: numbers by their value, other keys behind them."""
     return (int(key), "") if re.fullmatch("[0-9]{1,9}", key) else (1 << 31, key)
 
 

@@ -7,6 +7,8 @@ from vstools.errors import Refused
 from vstools.paths import Paths
 
 MARK = "apps/init/mark"
+WAITING = ".confirm"
+"""In a guest's directory: what its network goes back to unless a change is confirmed."""
 
 
 def names(paths: Paths) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from vstools.config import firewall, guests
 from vstools.config.text import LIMIT, Faults
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
-from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, bracketed, check_name
+from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, check_name
 from vstools.inside import Inside
-from vstools.lifecycle import control
+from vstools.lifecycle import addresses, control
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
 from vstools.lifecycle.sweep import MADE, sweep_one
 from vstools.network import plan
@@ -91,14 +91,17 @@ def decide(paths: Paths, request: Request) -> Creation:
     faults.check()
     request = _with_method(request, host)
     _check_free(paths, request)
-    nics = tuple(_nic(index, address, request, host) for index, address in enumerate(request.addresses))
+    nics = tuple(
+        addresses.new_nic(str(index), address, host, request.device, request.prefix)
+        for index, address in enumerate(request.addresses)
+    )
     if not nics:
         raise Refused("a guest needs an address", "give --interface ADDRESS")
     if request.include and not request.distro:
         raise Refused("--include goes with --debootstrap", "a template holds what it holds")
     hooks.check(paths, request.name)
     creation = Creation(request, host, nics, _limits(request, host))
-    _check_links(creation)
+    addresses.check_links(_links(creation), request.addresses)
     if request.template:
         unpack.check_archive(request.template)
     elif request.distro:
@@ -155,53 +158,15 @@ def _check_free(paths: Paths, request: Request) -> None:
         raise Refused(f"there is a guest {request.name!r} already", "choose another name, or vs-remove it")
     if os.path.lexists(paths.tree_of(request.name)):
         raise Refused(f"{paths.tree_of(request.name)} is in the way", "it belongs to no guest: move it away")
-    used = guests.addresses_in_use(paths)
-    for address in request.addresses:
-        if (owner := used.get(bracketed(address))) is not None:
-            raise Refused(f"{address} is the address of guest {owner}", "choose another address")
+    addresses.check_free(paths, request.addresses)
     if len(set(request.addresses)) < len(request.addresses):
         raise Refused("an address was given twice", "each --interface is another address")
-
-
-def _nic(index: int, address: Address, request: Request, host: Settings) -> Nic:
-    network = host.networks.of(address)
-    if network is None and not _may_be_outside(request, host):
-        raise Refused(
-            f"{address} is in no network of networks.conf", "add a line for it, or give both --prefix and --device"
-        )
-    device = request.device or host.conf.device
-    if device is None:
-        raise Refused(f"no network device for {address}", "set DEFAULT_DEVICE in create.conf, or give --device")
-    nic = Nic(str(index), address, request.prefix, request.device, _new_mac())
-    plan.check_address(address, plan.interface(nic, network, host.conf), network.gateway if network else None)
-    return nic
-
-
-def _may_be_outside(request: Request, host: Settings) -> bool:
-    if request.prefix is not None and request.device is not None:
-        return True
-    return not host.networks.lines and (request.prefix or host.conf.prefix) is not None
-
-
-def _new_mac() -> str:
-    """A random MAC, locally administered and unicast; it stays with the guest wherever it moves."""
-    return ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
 
 
 def _limits(request: Request, host: Settings) -> Limits:
     conf = host.conf
     defaults: dict[str, object] = {key: getattr(conf, key) for key in ("rss", "disk", "tmpfs", "proc", "cpu")}
     return Limits(**{**defaults, **request.limits})  # type: ignore[arg-type]
-
-
-def _check_links(creation: Creation) -> None:
-    """The devices exist, and no address is the host's own."""
-    from vstools.network import devices, local
-
-    local.check_devices(_links(creation))
-    for nic in creation.nics:
-        if devices.has_address(nic.address):
-            raise Refused(f"{nic.address} is this host's own address", "choose another address")
 
 
 def _links(creation: Creation) -> tuple[plan.Link, ...]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from vstools import log
 from vstools.config import firewall as file
 from vstools.config.text import Faults
-from vstools.firewall import backend, model
+from vstools.firewall import backend, live, model
 from vstools.guest import Interface
+from vstools.libc import scratch_network
 from vstools.paths import Paths
 
 
@@ -24,7 +26,47 @@ def chains(said: file.Policy, own: Iterable[Interface], *, up: bool = True) -> m
     return model.chains(said, own, (address.ip for address in kernel.host_addresses()), up=up)
 
 
-def load(netns: str, wanted: model.Chains, tool: str) -> None:
-    """Put a filter in force with the back end that FIREWALL_BACKEND names; all of it, or nothing changes."""
+def wanted(paths: Paths, name: str, netns: str, *, up: bool) -> model.Chains:
+    """The filter for the addresses that a running guest has; raises BadFiles when firewall.conf has faults."""
+    from vstools.network import status
+
+    said = policy(paths, name)
+    if up and not said.enabled:
+        log.warn(f"guest {name}: its {file.FILE} says disable, so everything but forged addresses and the host passes")
+    return chains(said, status.addresses(netns), up=up)
+
+
+def text(filters: model.Chains, tool: str) -> str:
+    """The words in which the back end that FIREWALL_BACKEND names gives a filter to the kernel."""
+    return backend.choose(tool).text(filters)
+
+
+def load(netns: str, filters: model.Chains, tool: str) -> None:
+    """Put a filter in force with that back end: all of it, or nothing changes and VsError is raised."""
     chosen = backend.choose(tool)
-    chosen.load(netns, chosen.text(wanted))
+    chosen.load(netns, chosen.text(filters))
+
+
+def saved(netns: str) -> tuple[str, str]:
+    """What is in force in a namespace: the name of its back end, and a text to load there again."""
+    for name, each in backend.BACKENDS.items():
+        found = each.saved(netns)
+        if found:
+            return name, found
+    return "auto", ""
+
+
+def is_up(netns: str) -> bool:
+    """Whether the kernel filters in a namespace by the rules of a file, at least in one direction."""
+    return any(live.is_up(backend.read(netns)).values())
+
+
+def differences(netns: str, filters: model.Chains, tool: str) -> tuple[str, ...]:
+    """A sentence for each rule that a namespace has otherwise; the kernel says how it would list those wanted."""
+    has = backend.read(netns)
+    with scratch_network() as scratch:
+        load(str(scratch), filters, tool)
+        should = backend.read(str(scratch))
+    if any(live.is_up(should).values()) and not any(live.is_up(has).values()):
+        return ("the firewall is down",)
+    return tuple(live.differences(should, has))

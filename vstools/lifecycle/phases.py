@@ -9,12 +9,13 @@ import json
 import os
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vstools import files, hooks, limits, log, lxc, units
 from vstools.config import guests
+from vstools.config.registry import WAITING
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
@@ -39,9 +40,19 @@ class Record:
     token: str
     netns: str
     cgroup: str
-    host_names: tuple[str, ...]
-    names: tuple[str, ...]
+    host_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     vlans: tuple[str, ...] = ()
+
+
+def with_links(record: Record, links: tuple[plan.Link, ...]) -> Record:
+    """The record of a guest with these links."""
+    return replace(
+        record,
+        host_names=tuple(dict.fromkeys(link.host_name for link in links)),
+        names=tuple(dict.fromkeys(link.name for link in links)),
+        vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan)),
+    )
 
 
 @dataclass(frozen=True)
@@ -71,13 +82,13 @@ def decide(paths: Paths, name: str) -> Start:
     hooks.check(paths, name)
     links = plan.links(guest, host.networks, host.conf)
     policy = filtering.policy(paths, name)
-    record = Record(
-        token=os.urandom(8).hex(),
-        netns=plan.netns(guest.context),
-        cgroup=units.cgroup(name) if paths.systemd else f"{paths.cgroup}/{name}",
-        host_names=tuple(link.host_name for link in links),
-        names=tuple(link.name for link in links),
-        vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan)),
+    record = with_links(
+        Record(
+            token=os.urandom(8).hex(),
+            netns=plan.netns(guest.context),
+            cgroup=units.cgroup(name) if paths.systemd else f"{paths.cgroup}/{name}",
+        ),
+        links,
     )
     bounds = limits.plan(guest.limits, limits.controllers())
     return Start(guest, host, links, policy, plan.names(guest, host.networks, host.conf), bounds, record)
@@ -96,6 +107,11 @@ def prepare(paths: Paths, name: str) -> str:
     """
     from vstools.network import local
 
+    if (paths.config_of(name) / WAITING).exists():
+        from vstools.lifecycle import confirm
+
+        with runtime_lock(paths, name):
+            confirm.before_start(paths, name)
     start = decide(paths, name)
     local.check_devices(start.links)
     _check_mount_points(paths, start.guest)
@@ -133,7 +149,7 @@ def _make(paths: Paths, start: Start) -> None:
     runtime.chmod(0o710)  # LXC enters it as the guest's root; nobody else of the host does
     files.directory(paths.log_of(name), 0o700)
     lxc.reset_logs(paths, name)
-    files.write(runtime / "record", json.dumps(asdict(record)) + "\n", 0o600)
+    write_record(paths, name, record)
     checkpoint("start:recorded")
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
@@ -260,7 +276,7 @@ def undo(paths: Paths, name: str) -> None:
         checkpoint("stop:post-stop")
         kernel.disconnect(record.netns, record.host_names, record.names)
         checkpoint("stop:links")
-        _drop_vlans(paths, name, record)
+        drop_vlans(paths, name, record.vlans)
         checkpoint("stop:vlans")
     for where in ("sys", "tmp"):
         mounts.unmount(runtime / where)
@@ -274,16 +290,16 @@ def undo(paths: Paths, name: str) -> None:
     _drop(runtime)
 
 
-def _drop_vlans(paths: Paths, name: str, record: Record) -> None:
-    """Delete the VLAN devices that no other started guest has in its record; who starts writes that before the lock."""
+def drop_vlans(paths: Paths, name: str, vlans: tuple[str, ...]) -> None:
+    """Delete those VLAN devices that no other started guest has in its record, which is written before the lock."""
     from vstools.network import kernel
 
-    if not record.vlans:
+    if not vlans:
         return
     with host_lock(paths, "links"):
         others = (read_record(paths, entry) for entry in os.listdir(paths.runtime) if entry != name)
         kept = {vlan for other in others if other is not None for vlan in other.vlans}
-        kernel.drop_vlans(tuple(vlan for vlan in record.vlans if vlan not in kept))
+        kernel.drop_vlans(tuple(vlan for vlan in vlans if vlan not in kept))
 
 
 def _drop(runtime: Path) -> None:
@@ -296,6 +312,11 @@ def _drop(runtime: Path) -> None:
             raise VsError(f"{entry} is not ours", "move it away and try again")
         entry.unlink()
     runtime.rmdir()
+
+
+def write_record(paths: Paths, name: str, record: Record) -> None:
+    """Note what a started guest has, or is about to have, in the kernel."""
+    files.write(paths.runtime_of(name) / "record", json.dumps(asdict(record)) + "\n", 0o600)
 
 
 def read_record(paths: Paths, name: str) -> Record | None:

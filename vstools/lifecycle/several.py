@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from vstools import log
@@ -23,23 +23,17 @@ _ACTS: dict[str, Callable[[Paths, str], None]] = {
     "start": control.start,
     "stop": control.stop,
     "restart": control.restart,
-    "firewall up": lambda paths, name: _set_firewall(paths, name, up=True),
-    "firewall down": lambda paths, name: _set_firewall(paths, name, up=False),
 }
+Act = str | Callable[[Paths, str], object]
+"""One of the verbs above, or a function of the same shape (that pickle can name)."""
 
 
-def _set_firewall(paths: Paths, name: str, *, up: bool) -> None:
-    from vstools.lifecycle import net
-
-    net.set_firewall(paths, name, up=up)
-
-
-def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
+def act(paths: Paths, names: tuple[str, ...], verbs: Sequence[Act]) -> int:
     """Do ``verbs`` to each guest; returns the exit status. Failures are said as they come, one line each."""
     sweep(paths)
     if len(names) == 1:
         for verb in verbs:
-            _ACTS[verb](paths, names[0])
+            _act(paths, names[0], verb)
         return 0
     if "restart" in verbs:  # all of them stop before the first one starts
         first = [verb for verb in verbs if verb != "restart"]
@@ -47,7 +41,7 @@ def act(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
     return _at_once(paths, names, verbs)
 
 
-def _at_once(paths: Paths, names: tuple[str, ...], verbs: list[str]) -> int:
+def _at_once(paths: Paths, names: tuple[str, ...], verbs: Sequence[Act]) -> int:
     import multiprocessing
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
@@ -90,10 +84,14 @@ def _order(paths: Paths, names: tuple[str, ...], *, backwards: bool) -> "graphli
             return order
 
 
-def _guarded(paths: Paths, name: str, verbs: list[str]) -> int:
+def _act(paths: Paths, name: str, verb: Act) -> None:
+    (_ACTS[verb] if isinstance(verb, str) else verb)(paths, name)
+
+
+def _guarded(paths: Paths, name: str, verbs: Sequence[Act]) -> int:
     try:
         for verb in verbs:
-            _ACTS[verb](paths, name)
+            _act(paths, name, verb)
     except VsError as error:
         print(f"{log.program()}: {error}", file=sys.stderr)
         return error.exit_code

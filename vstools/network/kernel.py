@@ -87,12 +87,17 @@ def connect(netns: str, links: tuple[Link, ...], id_base: int) -> None:
         with IPRoute() as ipr:
             ipr.link("set", index=index_of(ipr, "lo"), state="up")
     for link in links:
-        try:
-            _make_link(netns, link)
-            with inside(netns):
-                _set_up(link)
-        except NetlinkError as error:
-            raise VsError(f"{link.name} on {link.vlan_device} could not be made", str(error)) from error
+        make(netns, link)
+
+
+def make(netns: str, link: Link) -> None:
+    """Make one link of a guest, with addresses and routes; one with its name on the host is replaced."""
+    try:
+        _make_link(netns, link)
+        with inside(netns):
+            _set_up(link)
+    except NetlinkError as error:
+        raise VsError(f"{link.name} on {link.vlan_device} could not be made", str(error)) from error
 
 
 def _namespace_settings(id_base: int) -> None:
@@ -104,6 +109,7 @@ def _namespace_settings(id_base: int) -> None:
             _sysctl(f"net/ipv6/conf/{scope}/{key}", "0", needed=False)
         for key in ("accept_redirects", "send_redirects", "secure_redirects"):
             _sysctl(f"net/ipv4/conf/{scope}/{key}", "0")
+    _sysctl("net/ipv4/conf/all/promote_secondaries", "1")  # an address that goes takes no other one with it
 
 
 def _sysctl(key: str, value: str, *, needed: bool = True) -> None:
@@ -183,17 +189,27 @@ def _set_up(link: Link) -> None:
         if index is None:
             raise VsError(f"the link {link.host_name} vanished while it was made", "try again")
         ipr.link("set", index=index, ifname=link.name)
-        for key in ("accept_ra", "autoconf"):
-            _sysctl(f"net/ipv6/conf/{link.name}/{key}", "0", needed=False)
-        has_ipv6 = any(address.version == 6 for address in link.addresses)
-        _sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
-        if link.mtu:
-            ipr.link("set", index=index, mtu=link.mtu)
-        for address in link.addresses:
-            extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
-            ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
-        ipr.link("set", index=index, state="up")
-        routes.install(ipr, index, link)
+        fill(ipr, index, link)
+
+
+def fill(ipr: Any, index: int, link: Link, *, again: bool = False) -> None:
+    """Inside the namespace: the link's settings, MTU, addresses and routes, and up; what is there already stays.
+
+    ``again``: it was filled before, and somebody may have taken away what the kernel makes of itself only once.
+    """
+    for key in ("accept_ra", "autoconf"):
+        _sysctl(f"net/ipv6/conf/{link.name}/{key}", "0", needed=False)
+    has_ipv6 = any(address.version == 6 for address in link.addresses)
+    _sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
+    if link.mtu:
+        ipr.link("set", index=index, mtu=link.mtu)
+    for address in link.addresses:
+        extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
+        ipr.addr("replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
+    ipr.link("set", index=index, state="up")
+    if again:
+        routes.connect(ipr, index, link)
+    routes.install(ipr, index, link)
 
 
 def disconnect(netns: str, host_names: tuple[str, ...], names: tuple[str, ...]) -> None:

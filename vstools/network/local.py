@@ -27,20 +27,40 @@ def check_devices(links: tuple[Link, ...]) -> None:
 
 
 def ensure(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:
-    """Make the local network when one of ``links`` is on it and it is not there yet. The caller holds a lock."""
-    if any(link.device == BRIDGE for link in links) and not has_device(BRIDGE):
+    """Make the local network when one of ``links`` is on it and it is not there yet. The caller holds a lock.
+
+    One that is there gets the networks it lacks, unless somebody else made the bridge.
+    """
+    if not any(link.device == BRIDGE for link in links):
+        return
+    if not has_device(BRIDGE):
         make(paths, _networks(links, networks))
+        return
+    lines = _lines(links, networks)
+    if any(not devices.has_address(line.gateway) for line in lines if line.gateway) and _is_ours():
+        has = (line for line in networks.lines if not line.vlan and line.gateway and devices.has_address(line.gateway))
+        _furnish(tuple(dict.fromkeys((*has, *lines))), only_for_guests=(paths.run / _WAS_OFF).exists())
+
+
+def _is_ours() -> bool:
+    return not run.run(["nft", "list", "table", "ip", TABLE], check=False).code
+
+
+def _lines(links: tuple[Link, ...], networks: Networks) -> tuple[Network, ...]:
+    """The untagged networks with a gateway that the addresses on the bridge are in."""
+    addresses = [address for link in links if link.device == BRIDGE for address in link.addresses]
+    found = (networks.of(address.ip) for address in addresses)
+    return tuple(dict.fromkeys(line for line in found if line and line.gateway and not line.vlan))
 
 
 def _networks(links: tuple[Link, ...], networks: Networks) -> tuple[Network, ...]:
-    addresses = [address for link in links if link.device == BRIDGE for address in link.addresses]
-    found = [line for address in addresses if (line := networks.of(address.ip)) and line.gateway and not line.vlan]
+    found = _lines(links, networks)
     if not found:
         raise Refused(
             f"the bridge {BRIDGE} does not exist and no line of networks.conf tells its address",
             "make the bridge, or add a line with VLAN 0 and the bridge's address as gateway",
         )
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def make(paths: Paths, lines: tuple[Network, ...]) -> None:
@@ -48,11 +68,7 @@ def make(paths: Paths, lines: tuple[Network, ...]) -> None:
     forwards = _FORWARD.read_text().strip() == "1"
     run.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     try:
-        for line in lines:
-            run.run(["ip", "address", "add", f"{line.gateway}/{line.net.prefixlen}", "dev", BRIDGE])
-        nets = tuple(str(line.net) for line in lines if line.net.version == 4)
-        text = render("local.nft", table=TABLE, bridge=BRIDGE, nets=nets, only_for_guests=not forwards)
-        run.run(["nft", "-f", "-"], stdin=text)
+        _furnish(lines, only_for_guests=not forwards)
         run.run(["ip", "link", "set", BRIDGE, "up"])
         if not forwards:
             files.directory(paths.run)
@@ -61,6 +77,15 @@ def make(paths: Paths, lines: tuple[Network, ...]) -> None:
     except BaseException:
         run.run(["ip", "link", "delete", BRIDGE], check=False)
         raise
+
+
+def _furnish(lines: tuple[Network, ...], *, only_for_guests: bool) -> None:
+    """The bridge's addresses, and the rules."""
+    for line in lines:
+        run.run(["ip", "address", "replace", f"{line.gateway}/{line.net.prefixlen}", "dev", BRIDGE])
+    nets = tuple(str(line.net) for line in lines if line.net.version == 4)
+    text = render("local.nft", table=TABLE, bridge=BRIDGE, nets=nets, only_for_guests=only_for_guests)
+    run.run(["nft", "-f", "-"], stdin=text)
 
 
 def remove(paths: Paths) -> None:

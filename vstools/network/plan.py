@@ -11,7 +11,8 @@ from vstools.config.networks import IpNetwork, Network, Networks
 from vstools.errors import Refused
 from vstools.guest import Address, Guest, Interface, Names, Nic
 
-_FIRST_TABLE = 1000  # below are the kernel's own tables (253-255) and the small numbers that people like
+TABLES = range(1000, 2000)
+"""Routing tables of ours; below are the kernel's own (253-255) and the small numbers that people like."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _with_tables(found: tuple[Link, ...]) -> tuple[Link, ...]:
         replace(
             route,
             main=families.index(family) == index,
-            table=_FIRST_TABLE + index if families.count(family) > 1 else None,
+            table=TABLES[index] if families.count(family) > 1 else None,
         )
         for index, (route, family) in enumerate(zip(routes, families, strict=True))
     )

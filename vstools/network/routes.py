@@ -7,18 +7,24 @@ that the questions came, and no router sees addresses that do not belong to its 
 
 import errno
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from vstools.config.networks import IpNetwork
 from vstools.guest import Address, Interface
 from vstools.network.netlink import NetlinkError
-from vstools.network.plan import Link, Route
+from vstools.network.plan import TABLES, Link, Route
 
+Rule = tuple[IpNetwork, int]
+"""Source and table."""
 _FAMILIES = {4: 2, 6: 10}  # AF_INET, AF_INET6
 _ANY: dict[int, IpNetwork] = {4: ipaddress.IPv4Network("0.0.0.0/0"), 6: ipaddress.IPv6Network("::/0")}
 _MAIN = 254
 _LOCAL = 255  # the kernel's table of the own addresses
+_KERNEL = 2  # RTPROT_KERNEL
+_ANY_SCOPE = 255  # RT_SCOPE_NOWHERE: in a request to delete, any
 _LINK = 253  # RT_SCOPE_LINK: reached without a gateway
 
 
@@ -36,6 +42,77 @@ def install(ipr: Any, index: int, link: Link) -> None:
                 ipr.route("replace", dst=str(net), oif=index, family=family, table=route.table, scope=_LINK)
         ipr.route("replace", **way, table=route.table)
         _rule(ipr, family, route.net, route.table)
+
+
+def connect(ipr: Any, index: int, link: Link) -> None:
+    """Put back the main table's routes to the networks of the link's addresses, as the kernel makes them."""
+    sources = {address.network: address for address in reversed(link.addresses) if not _is_single(address.network)}
+    for net, address in sources.items():
+        way = {"prefsrc": str(address.ip), "scope": _LINK} if net.version == 4 else {}
+        ipr.route("replace", dst=str(net), oif=index, family=_FAMILIES[net.version], proto=_KERNEL, **way)
+
+
+def prune(ipr: Any, links: dict[int, Link], *, on_link: bool = False) -> None:
+    """Delete the default routes, tables and rules that do not belong to ``links`` (by index in the namespace).
+
+    With ``on_link`` the main table's routes to the networks of addresses go, too.
+    """
+    ways = read(ipr)
+    routes, rules = _wanted(links)
+    for table, net, index, gateway in sorted(ways.routes - routes, key=str):
+        ours = table in TABLES or (table == _MAIN and not net.prefixlen)
+        if ours or (on_link and table == _MAIN and gateway is None and not net.is_multicast and not net.is_link_local):
+            way: dict[str, Any] = {"gateway": str(gateway)} if gateway else {}
+            if net.version == 4:
+                way["scope"] = _ANY_SCOPE
+            with suppress_gone():
+                family = _FAMILIES[net.version]
+                ipr.route("del", dst=str(net), oif=index, family=family, table=table, proto=0, type=0, **way)
+    for source, table in ways.rules:
+        if table in TABLES and (source, table) not in rules:
+            at, family = str(source.network_address), _FAMILIES[source.version]
+            with suppress_gone():
+                ipr.rule("del", family=family, src=at, src_len=source.prefixlen, table=table, priority=table)
+
+
+@contextmanager
+def suppress_gone() -> Iterator[None]:
+    """What is gone already need not be deleted."""
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in (errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL):
+            raise
+
+
+def _wanted(links: dict[int, Link]) -> "tuple[set[tuple[int, IpNetwork, int | None, Address | None]], set[Rule]]":
+    """The routes and rules that ``install`` makes."""
+    routes: set[tuple[int, IpNetwork, int | None, Address | None]] = set()
+    rules: set[Rule] = set()
+    for index, link in links.items():
+        for route in link.routes:
+            whole = _ANY[route.gateway.version]
+            if route.main:
+                routes.add((_MAIN, whole, index, route.gateway))
+            if route.table is not None:
+                nets = (address.network for address in link.addresses if address.ip in route.net)
+                routes |= {(route.table, net, index, None) for net in nets if not _is_single(net)}
+                routes.add((route.table, whole, index, route.gateway))
+                rules.add((route.net, route.table))
+    return routes, rules
+
+
+def strays(ways: "Ways", links: dict[int, Link]) -> list[str]:
+    """In words, the default routes, tables and rules that ``prune`` would delete."""
+    routes, rules = _wanted(links)
+    found = [
+        f"the route to {net} in table {table}" if net.prefixlen else f"the default route by {gateway}"
+        for table, net, _, gateway in ways.routes - routes
+        if table in TABLES or (table == _MAIN and not net.prefixlen)
+    ]
+    return found + [
+        f"the rule for packets from {net}" for net, table in ways.rules if table in TABLES and (net, table) not in rules
+    ]
 
 
 def _rule(ipr: Any, family: int, net: IpNetwork, table: int) -> None:
@@ -60,7 +137,7 @@ class Ways:
     """
 
     routes: frozenset[tuple[int, IpNetwork, int | None, Address | None]]
-    rules: tuple[tuple[IpNetwork, int], ...]
+    rules: tuple[Rule, ...]
 
     def lead(self, interface: Interface, index: int, route: Route | None) -> bool:
         """Whether packets from an address find its network on the link, and its gateway where it has a ``route``."""

@@ -1,0 +1,203 @@
+"""Other addresses for a guest, while it runs: links, routes, firewall and names follow, or nothing changes."""
+
+from dataclasses import dataclass, replace
+
+from vstools import log
+from vstools.alive import is_running
+from vstools.config import guests
+from vstools.config.firewall import Policy
+from vstools.errors import Refused, VsError
+from vstools.faults import checkpoint
+from vstools.guest import Address, Guest, Nic
+from vstools.inside import Inside
+from vstools.lifecycle import addresses, confirm, filtering, phases, upkeep
+from vstools.lifecycle.host import Settings, guest_lock, host_lock, runtime_lock, settings
+from vstools.network import plan
+from vstools.paths import Paths
+from vstools.tree import identity
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What the command line asks for: ``put`` by key (``interfaces/KEY``), then ``drop``, then ``add``."""
+
+    put: tuple[tuple[str, Address], ...] = ()
+    add: tuple[Address, ...] = ()
+    drop: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Everything decided about a change of a guest's addresses."""
+
+    before: Guest
+    after: Guest
+    host: Settings
+    policy: Policy
+
+    @property
+    def old_links(self) -> tuple[plan.Link, ...]:
+        return plan.links(self.before, self.host.networks, self.host.conf)
+
+    @property
+    def links(self) -> tuple[plan.Link, ...]:
+        return plan.links(self.after, self.host.networks, self.host.conf)
+
+    @property
+    def added(self) -> tuple[Address, ...]:
+        """The addresses that the guest has not yet."""
+        had = {nic.address for nic in self.before.nics}
+        return tuple(nic.address for nic in self.after.nics if nic.address not in had)
+
+    def describe(self) -> tuple[str, ...]:
+        """What would be changed, a line each."""
+        old, new = ({link.name: _told(link) for link in links} for links in (self.old_links, self.links))
+        lines = [f"{key} {new[key]}" for key in new if new[key] != old.get(key)]
+        return (*lines, *(f"{key} goes" for key in old if key not in new)) or ("nothing changes",)
+
+
+def _told(link: plan.Link) -> str:
+    vlan = f" VLAN {link.vlan}" if link.vlan else ""
+    return f"on {link.device}{vlan}: {', '.join(map(str, link.addresses))}, MAC {link.mac}"
+
+
+def decide(paths: Paths, name: str, edits: Edits) -> Change:
+    """Read and check everything; raises Refused or BadFiles, changes nothing."""
+    guest, host = guests.load(paths, name), settings(paths)
+    wanted = Change(guest, _edited(guest, edits, host), host, filtering.policy(paths, name))
+    addresses.check_free(paths, wanted.added, but=name)
+    addresses.check_links(wanted.links, wanted.added)
+    return wanted
+
+
+def unchanged(paths: Paths, name: str) -> Change:
+    """The guest as its files say it: a change to begin from."""
+    guest = guests.load(paths, name)
+    return Change(guest, guest, settings(paths), filtering.policy(paths, name))
+
+
+def _edited(guest: Guest, edits: Edits, host: Settings) -> Guest:
+    nics = {nic.key: nic for nic in guest.nics}
+    for key, address in edits.put:
+        if key not in nics:
+            has = ", ".join(f"{nic.key}={nic.address}" for nic in guest.nics) or "none"
+            raise Refused(f"guest {guest.name} has no interface {key!r}", f"it has {has}; --add makes another one")
+        if nics[key].address != address:
+            nics[key] = _moved(nics[key], address, host)
+    for address in edits.drop:
+        keys = [key for key, nic in nics.items() if nic.address == address]
+        if not keys:
+            log.note(f"guest {guest.name} has no address {address}")
+        for key in keys:
+            del nics[key]
+    for address in edits.add:
+        if all(nic.address != address for nic in nics.values()):
+            key = next(str(number) for number in range(len(nics) + 1) if str(number) not in nics)
+            nics[key] = addresses.new_nic(key, address, host)
+    found = tuple(sorted(nics.values(), key=lambda nic: guests.natural(nic.key)))
+    if len({nic.address for nic in found}) < len(found):
+        raise Refused(f"guest {guest.name} would have one address twice", "each interface has another address")
+    return _with_macs(replace(guest, nics=found), guest, host)
+
+
+def _moved(nic: Nic, address: Address, host: Settings) -> Nic:
+    """The interface with another address; a prefix of its own it keeps in the network that it was for."""
+    same = nic.prefix is not None and address in plan.interface(nic, host.networks.of(nic.address), host.conf).network
+    new = addresses.new_nic(nic.key, address, host, nic.device, nic.prefix if same else None)
+    return replace(nic, address=address, prefix=new.prefix)
+
+
+def _with_macs(after: Guest, before: Guest, host: Settings) -> Guest:
+    """A link that stays keeps its MAC, whichever of its addresses held it; no two links share one."""
+    was = {(link.device, link.vlan): link.mac for link in plan.links(before, host.networks, host.conf)}
+    holders: dict[Address, str] = {}
+    used = set()
+    found = plan.links(after, host.networks, host.conf)
+    for link in sorted(found, key=lambda link: (link.device, link.vlan) not in was):
+        mac = was.get((link.device, link.vlan), link.mac)
+        if mac in used:
+            mac = addresses.new_mac()
+        used.add(mac)
+        if mac != link.mac:
+            holders[link.addresses[0].ip] = mac
+    return replace(after, nics=tuple(replace(nic, mac=holders.get(nic.address, nic.mac)) for nic in after.nics))
+
+
+def apply(paths: Paths, name: str, edits: Edits, seconds: int | None = None) -> None:
+    """Make the change; with ``seconds`` it goes back unless it is confirmed. Killed, the same command does the rest.
+
+    Raises Refused, and changes nothing, where one of the addresses answers on the wire.
+    """
+    with guest_lock(paths, name), host_lock(paths, "allocation"):
+        wanted = decide(paths, name, edits)
+        if wanted.before == wanted.after:
+            upkeep.mend_links(paths, name)
+            return
+        addresses.check_wire(wanted.links, wanted.added)
+        with (
+            confirm.around(paths, name, seconds, lambda: _pending(paths, wanted)),
+            log.change(f"addresses {' '.join(str(nic.address) for nic in wanted.after.nics) or 'none'}", name),
+        ):
+            put(paths, wanted)
+
+
+def _pending(paths: Paths, wanted: Change) -> confirm.Pending:
+    return replace(upkeep.pending(paths, wanted.before.name), before=wanted.before.nics, after=wanted.after.nics)
+
+
+def put(paths: Paths, wanted: Change) -> None:
+    """The kernel first, then the files: what fails is undone, and then both are as they were."""
+    name = wanted.before.name
+    with runtime_lock(paths, name):
+        record = phases.read_record(paths, name) if is_running(paths, name) else None
+        if record is None:
+            guests.save(paths.config_of(name), wanted.after)
+            return
+        try:
+            _connect(paths, wanted, record)
+            checkpoint("change:connected")
+            _write_names(paths, wanted)
+            guests.save(paths.config_of(name), wanted.after)
+        except BaseException:
+            _back(paths, replace(wanted, before=wanted.after, after=wanted.before), record)
+            raise
+    checkpoint("change:saved")
+    try:
+        phases.announce(paths, name)
+    except (VsError, OSError) as error:
+        log.warn(f"guest {name}: its neighbours were not told of the change: {error}")
+
+
+def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
+    """After a failure: all as it was."""
+    name = wanted.after.name
+    guests.save(paths.config_of(name), wanted.after)
+    try:
+        _connect(paths, wanted, record)
+        _write_names(paths, wanted)
+    except (VsError, OSError) as error:
+        log.warn(f"guest {name}: its old addresses could not all be brought back, vs-net --repair may: {error}")
+
+
+def _write_names(paths: Paths, wanted: Change) -> None:
+    with Inside(paths.tree_of(wanted.after.name)) as tree:
+        identity.write_names(tree, wanted.after, plan.names(wanted.after, wanted.host.networks, wanted.host.conf))
+
+
+def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
+    """The rules for the new addresses, then the links; the record knows both old and new ones in between."""
+    from vstools.network import local, mend
+
+    name, links = wanted.before.name, wanted.links
+    now = phases.with_links(record, links)
+    both = phases.with_links(record, (*links, *wanted.old_links))
+    up = filtering.is_up(record.netns)
+    phases.write_record(paths, name, both)
+    with host_lock(paths, "links"):
+        local.ensure(paths, links, wanted.host.networks)
+        own = (address for link in links for address in link.addresses)
+        filtering.load(record.netns, filtering.chains(wanted.policy, own, up=up), wanted.host.conf.firewall_backend)
+        checkpoint("change:firewall")
+        mend.mend(record.netns, links, tuple(key for key in both.names if key not in now.names))
+    phases.drop_vlans(paths, name, tuple(vlan for vlan in both.vlans if vlan not in now.vlans))
+    phases.write_record(paths, name, now)

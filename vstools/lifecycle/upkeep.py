@@ -1,0 +1,139 @@
+"""A running guest's network beside its files: what differs, and putting it right; parts of it up and down by hand."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from vstools import log
+from vstools.alive import is_running
+from vstools.config import guests
+from vstools.errors import Refused
+from vstools.lifecycle import confirm, filtering, phases
+from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
+from vstools.network import plan
+from vstools.paths import Paths
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What of a guest's network shall be up or down; None leaves it as it is."""
+
+    vlan: bool | None = None
+    route: bool | None = None
+    fw: bool | None = None
+
+    def __str__(self) -> str:
+        said = ((key, value) for key, value in asdict(self).items() if value is not None)
+        return " ".join(f"{key} {'up' if value else 'down'}" for key, value in said)
+
+
+def differences(paths: Paths, name: str) -> tuple[str, ...]:
+    """A sentence for each thing that the kernel has otherwise than the files say; none where the guest does not run."""
+    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    if record is None:
+        guests.require(paths, name)
+        return ()
+    return tuple(_differences(paths, name, record))
+
+
+def _differences(paths: Paths, name: str, record: phases.Record) -> Iterator[str]:
+    from vstools.network import mend
+
+    links = _links(paths, name)
+    yield from mend.differences(record.netns, links)
+    own = (address for link in links for address in link.addresses)
+    wanted = filtering.chains(filtering.policy(paths, name), own)
+    yield from filtering.differences(record.netns, wanted, settings(paths).conf.firewall_backend)
+
+
+def _links(paths: Paths, name: str) -> tuple[plan.Link, ...]:
+    host = settings(paths)
+    return plan.links(guests.load(paths, name), host.networks, host.conf)
+
+
+def repair(paths: Paths, name: str) -> tuple[str, ...]:
+    """Make the kernel as the files say; returns what was otherwise. Connections that may go on do so."""
+    with guest_lock(paths, name), confirm.around(paths, name, None, confirm.Pending):
+        found = differences(paths, name)
+        if found:
+            with log.change("repair the network", name):
+                mend_links(paths, name)
+                _load_rules(paths, name, up=True)
+    return found
+
+
+def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None) -> None:
+    """Bring parts of a running guest's network up or down until its next start.
+
+    With ``seconds`` all goes back unless it is confirmed. Raises Refused or BadFiles before anything changes.
+    """
+    with guest_lock(paths, name):
+        needed(paths, name)
+        filtering.policy(paths, name)
+        with (
+            confirm.around(paths, name, seconds, lambda: pending(paths, name)),
+            log.change(f"network {parts}", name),
+        ):
+            if parts.fw:
+                _load_rules(paths, name, up=True)
+            if parts.vlan or parts.route:
+                mend_links(paths, name)
+            if parts.vlan is False or parts.route is False:
+                _take_down(paths, name, vlan=parts.vlan is False, route=parts.route is False)
+            if parts.fw is False:
+                _load_rules(paths, name, up=False)
+
+
+def pending(paths: Paths, name: str) -> confirm.Pending:
+    """What a guest's network goes back to when a change is not confirmed: its rules as the kernel has them."""
+    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    if record is None:
+        return confirm.Pending()
+    backend, rules = filtering.saved(record.netns)
+    return confirm.Pending(life=record.token, backend=backend, rules=rules)
+
+
+def mend_links(paths: Paths, name: str) -> None:
+    """The links, addresses and routes of a running guest as its files say. The caller holds the guest's lock."""
+    from vstools.network import local, mend
+
+    with runtime_lock(paths, name):
+        record = phases.read_record(paths, name) if is_running(paths, name) else None
+        if record is None:
+            return
+        links = _links(paths, name)
+        both = phases.with_links(record, links)
+        gone = tuple(key for key in record.names if key not in both.names)
+        phases.write_record(paths, name, both)
+        with host_lock(paths, "links"):
+            local.ensure(paths, links, settings(paths).networks)
+            mend.mend(record.netns, links, gone)
+        phases.drop_vlans(paths, name, tuple(vlan for vlan in record.vlans if vlan not in both.vlans))
+
+
+def _take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
+    from vstools.network import mend
+
+    with runtime_lock(paths, name):
+        mend.take_down(needed(paths, name).netns, _links(paths, name), vlan=vlan, route=route)
+
+
+def needed(paths: Paths, name: str) -> phases.Record:
+    """The record of a guest that runs; raises Refused for one that does not."""
+    guests.require(paths, name)
+    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    if record is None:
+        raise Refused(f"guest {name} does not run", "its network comes with its start")
+    return record
+
+
+def _load_rules(paths: Paths, name: str, *, up: bool) -> None:
+    """Put the rules of firewall.conf in force, or let everything pass; what is open stays open."""
+    with runtime_lock(paths, name):
+        netns = needed(paths, name).netns
+        filtering.load(netns, filtering.wanted(paths, name, netns, up=up), settings(paths).conf.firewall_backend)
+
+
+def ruleset(paths: Paths, name: str, *, up: bool) -> str:
+    """What would be loaded now, as the back end reads it; raises Refused when the guest does not run."""
+    netns = needed(paths, name).netns
+    return filtering.text(filtering.wanted(paths, name, netns, up=up), settings(paths).conf.firewall_backend)
