@@ -6,6 +6,7 @@ Every test is checked for what it leaves: guests, namespaces, links, mounts, cgr
 import os
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
@@ -92,7 +93,7 @@ class Host:
         found += [str(path) for path in self.guests.glob("*/.made")]
         found += [str(path) for path in (self.run / "guests").glob("*")]
         found += [f"namespace {name}" for name in os.listdir("/run/netns") if name.startswith("vs6")]
-        found += [f"link {name}" for name in os.listdir("/sys/class/net") if name.startswith("vs6")]
+        found += [f"link {name}" for _, name in socket.if_nameindex() if name.startswith("vs6")]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [f"mount {line.split(' ')[4]}" for line in mounts if f" {self.root}/" in line]
         group = f"vs-tools-{zlib.crc32(os.fsencode(self.root)):08x}"
