@@ -42,9 +42,13 @@ class Faults:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a configuration file; none where the file is missing."""
+    """The lines of a configuration file; none where the file is missing.
+
+    Only a newline ends a line: what an editor shows as one comment must not hold a setting, and its numbers are ours.
+    """
     try:
-        return read_bounded(path, LIMIT).splitlines()
+        text = read_bounded(path, LIMIT).removesuffix("\n")
+        return [line.removesuffix("\r") for line in text.split("\n")] if text else []
     except FileNotFoundError:
         return []
     except IsADirectoryError:
