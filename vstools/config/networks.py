@@ -110,7 +110,7 @@ class _Line:
 
 
 def _network(text: str) -> IpNetwork:
-    if "/" not in text:
+    if not re.fullmatch("[^/]*/[0-9]{1,3}", text):  # Python would take masks as well, also inverted ones
         raise ValueError(f"{text!r} is not ADDRESS/PREFIX")
     if "%" in text:
         raise ValueError(f"{text!r} has a zone, which means nothing to another host")
