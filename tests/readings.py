@@ -34,8 +34,9 @@ def need(condition: object) -> None:
         raise Bad
 
 
-def number(text: str, least: int, most: int) -> int:
-    need(re.fullmatch("[0-9]+", text) and least <= int(text) <= most)
+def number(text: str, least: int, most: int, digits: int = 20) -> int:
+    """A number; so many leading zeros that it has more digits is no number that anybody means."""
+    need(re.fullmatch("[0-9]+", text) and len(text) <= digits and least <= int(text) <= most)
     return int(text)
 
 
@@ -55,7 +56,7 @@ def network(text: str, *, prefix: bool = False) -> Net:
     version, first = address(start)
     size = {4: 32, 6: 128}[version]
     need(slash or not prefix)
-    span = 1 << (size - (number(bits, 0, size) if slash else size))
+    span = 1 << (size - (number(bits, 0, size, 3) if slash else size))
     need(first % span == 0)
     return version, first, first + span - 1
 
@@ -85,10 +86,10 @@ def service(text: str) -> Service:
         return NUMBERS[name], None, None
     if name in TYPES:
         kind = dict(pair.split("=") for pair in TYPES[name].split()).get(detail, detail)
-        return NUMBERS[name], number(kind, 0, 255), number(kind, 0, 255)
+        return NUMBERS[name], number(kind, 0, 255, 3), number(kind, 0, 255, 3)
     low, dash, high = detail.partition("-")
-    first = number(low, 1, 65535)
-    return NUMBERS[name], first, number(high, first, 65535) if dash else first
+    first = number(low, 1, 65535, 5)
+    return NUMBERS[name], first, number(high, first, 65535, 5) if dash else first
 
 
 def said(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -162,7 +162,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "firewall.conf"
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(lines=ANYTHING)
 def test_a_file_says_what_the_second_reading_finds_or_is_refused_at_each_wrong_line(
     path: Path, lines: list[str]
@@ -177,7 +177,7 @@ def test_a_file_says_what_the_second_reading_finds_or_is_refused_at_each_wrong_l
         assert told(policy) == reading.rules
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(lines=st.lists(st.one_of(damaged(ALIAS_CORPUS), st.text(max_size=30)), max_size=6))
 def test_an_alias_is_what_its_line_says_or_no_policy_is_read(path: Path, lines: list[str]) -> None:
     names = ("admins", "dns", "nobody", "everybody")

@@ -106,7 +106,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "networks.conf"
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(lines=st.lists(ANYTHING, max_size=4))
 def test_a_file_says_what_the_second_reading_finds_or_is_refused_at_each_wrong_line(
     path: Path, lines: list[str]
