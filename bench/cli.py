@@ -39,7 +39,7 @@ def rounds(work: Path, question: dict[str, Any]) -> dict[str, Any]:
     scripts = Path(question["scripts"])
     installation = ours.Ours(work, None, scripts)
     guest = f"{place.NAME}-cli"
-    installation.make_empty(guest)
+    installation.make(guest, "--skeleton")
     commands = {OURS: installation.argv("vs-control", guest), BARE: [str(scripts / "python3"), "-c", "pass"]}
     samples: dict[str, list[float]] = {name: [] for name in commands}
     for number in range((question["rounds"] + 1) * _PAIRS):

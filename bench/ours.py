@@ -36,10 +36,9 @@ class Ours:
         self._template = template
         self._scripts = scripts
         self._guests: list[str] = []
-        conf = self._root / "etc/vs-tools"
-        conf.mkdir(parents=True)
-        (conf / "create.conf").write_text(f"DEFAULT_DEVICE={BRIDGE}\n")
-        (conf / "networks.conf").write_text(f"0:{NETWORK},{GATEWAY}\n")
+        (self._root / "etc/vs-tools").mkdir(parents=True)
+        self.configure("create.conf", f"DEFAULT_DEVICE={BRIDGE}\n")
+        self.configure("networks.conf", f"0:{NETWORK},{GATEWAY}\n")
         defaults = self._root / "etc/vservers/.defaults"
         defaults.mkdir(parents=True)
         (defaults / "context.next").write_text(f"{FIRST_CONTEXT}\n")
@@ -47,6 +46,10 @@ class Ours:
     @property
     def environment(self) -> dict[str, str]:
         return {"VS_TOOLS_ROOT": str(self._root)}
+
+    def configure(self, name: str, text: str) -> None:
+        """Write a file of /etc/vs-tools."""
+        (self._root / "etc/vs-tools" / name).write_text(text)
 
     def argv(self, script: str, guest: str, *options: str) -> list[str]:
         return [str(self._scripts / script), "--name", guest, *options]
@@ -57,9 +60,9 @@ class Ours:
             self.environment,
         )
 
-    def make_empty(self, guest: str) -> None:
-        """Make a guest with an empty tree, which is never started."""
-        run(self.argv("vs-create", guest, *self._interface(), "--skeleton"), env=self.environment)
+    def make(self, guest: str, *options: str) -> None:
+        """Make a guest, untimed."""
+        run(self.argv("vs-create", guest, *self._interface(), *options), env=self.environment)
 
     def _interface(self) -> tuple[str, str]:
         address = NETWORK[_FIRST_HOST + len(self._guests)]
