@@ -10,7 +10,7 @@ import pytest
 from tests import readings
 from vstools.config import firewall
 from vstools.config.text import Faults
-from vstools.network.firewall import ruleset
+from vstools.firewall import model, nftables
 
 TURNS = 25
 EDGES = ("any", "0/0", "::/0", "255.255.255.255", "0.0.0.0", "::", "ff02::1", "224.0.0.0/4", "127.0.0.1", "fe80::/10")  # noqa: S104
@@ -71,6 +71,7 @@ def test_every_policy_loads(tmp_path: Path, seed: int) -> None:
         ]
         host = [IPv4Address(chance.getrandbits(32)), IPv6Address(chance.getrandbits(128)), own[0].ip]
         text = tmp_path / "rules.nft"
-        text.write_text(ruleset(policy, own[: chance.randint(0, 2)], host, up=chance.random() < 0.8))
+        chains = model.chains(policy, own[: chance.randint(0, 2)], host, up=chance.random() < 0.8)
+        text.write_text(nftables.text(chains))
         done = loaded(str(text))
         assert done.returncode == 0, (lines, done.stderr)

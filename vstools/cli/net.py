@@ -54,6 +54,14 @@ def net(
     ] = None,
     confirmed: Annotated[bool, typer.Option("--confirmed", help="let the change stay")] = False,
     rules: Annotated[bool, typer.Option("--rules", help="the rules in force, with their counters")] = False,
+    explain: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option("--explain", help="which line decides about a new connection", metavar="from|to ADDR PROTO:PORT"),
+    ] = None,
+    drops: Annotated[
+        bool, typer.Option("--drops", help="what was refused, counted since the rules were loaded")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="with --drops: each refused packet from now on")] = False,
     check: Annotated[bool, typer.Option("--check", help="what the kernel has otherwise than the files")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="the same, and make it as the files say")] = False,
     as_json: app.Json = False,
@@ -67,18 +75,32 @@ def net(
     meant. The rules are in the guest's firewall.conf. They are replaced at once, open connections go on, and where the
     file has faults the rules in force stay in force. --set, --add and --del change the guest's files as well, and all
     is as before where anything fails. --check ends with 1 when it finds a difference.
+
+    --explain says which line of firewall.conf decides about a new connection between the guest and an address, and the
+    line that would allow it where it is refused: --explain from 10.1.0.9 tcp:80, or to ADDR icmp, udp:53, 47.
+
+    --drops counts what was refused, by the lines that refused it. --drops --follow prints each refused packet from now
+    on, with the line that would allow it, until it is interrupted or the guest stops; --json: an object a line.
     """
     switches = {"vlan": vlan, "route": route, "fw": fw}
     changes, edits = any(switches.values()), bool(put or add or drop)
+    shown = {"rules": rules, "drops": drops, "check": check, "repair": repair}
     app.exclusive(json=as_json, table=table)
-    app.exclusive(rules=rules, check=check, repair=repair, confirmed=confirmed, fw=changes, add=edits)
+    app.exclusive(**shown, explain=explain is not None, confirmed=confirmed, fw=changes, add=edits)
+    app.exclusive(follow=follow, table=table)
+    if follow and not drops:
+        raise Refused("--follow goes with --drops")
     if (dry_run or confirm is not None) and not (changes or edits):
-        raise Refused(
-            f"{'--dry-run' if dry_run else '--confirm'} goes with --vlan, --route, --fw, --set, --add or --del"
-        )
+        words = "--dry-run" if dry_run else "--confirm"
+        raise Refused(f"{words} goes with --vlan, --route, --fw, --set, --add or --del")
+    read, line = _view(explain, next((key for key, value in shown.items() if value), ""))
     paths = installation.from_environment()
     names = app.selected(paths, name, everyone)
     _settle(paths, names)
+    if follow:
+        from vstools.cli import drops as dropped
+
+        return dropped.follow(paths, names, as_json=as_json)
     status = 0
     if edits:
         status = _edit(paths, names, _edits(put or [], add or [], drop or []), confirm, dry_run=dry_run)
@@ -90,14 +112,22 @@ def net(
         status = _act(paths, names, waiting.accept)
     if dry_run:
         return status
-    read, line = netlines.addresses, netlines.address_line
-    if rules:
-        read, line = netlines.rules, netlines.rule_line
-    elif check or repair:
-        read, line = netlines.repaired if repair else netlines.differences, netlines.difference_line
     rows, failed = netlines.collect(paths, names, read)
     app.show(rows, line, as_json=as_json, table=table)
     return status or failed or int(check and bool(rows))
+
+
+def _view(explain: tuple[str, str, str] | None, shown: str) -> tuple[netlines.Reader, netlines.Line]:
+    """What is read of each guest, and how it is said in a line."""
+    if explain is not None:
+        from vstools.cli import explain as explained
+
+        return explained.reader(explain), explained.line
+    if shown == "drops":
+        from vstools.cli import drops as dropped
+
+        return dropped.rows, dropped.line
+    return netlines.VIEWS[shown]
 
 
 def _settle(paths: Paths, names: tuple[str, ...]) -> None:

@@ -10,9 +10,11 @@ from vstools.guest import bracketed, parse_address
 from vstools.paths import Paths
 
 Row = Mapping[str, object]
+Reader = Callable[[Paths, str], Iterator[Row]]
+Line = Callable[[Mapping[str, Any]], str]
 
 
-def collect(paths: Paths, names: tuple[str, ...], read: Callable[[Paths, str], Iterator[Row]]) -> tuple[list[Row], int]:
+def collect(paths: Paths, names: tuple[str, ...], read: Reader) -> tuple[list[Row], int]:
     """The rows of all guests and the exit status: of several guests, one whose files have faults hides no other."""
     rows: list[Row] = []
     status = 0
@@ -88,3 +90,12 @@ def _different(guest: str, sentences: tuple[str, ...]) -> Iterator[Row]:
 def difference_line(row: Mapping[str, Any]) -> str:
     """A difference as one line."""
     return f"{row['host']}:{row['guest']}: {row['difference']}"
+
+
+VIEWS: dict[str, tuple[Reader, Line]] = {
+    "": (addresses, address_line),
+    "rules": (rules, rule_line),
+    "check": (differences, difference_line),
+    "repair": (repaired, difference_line),
+}
+"""The option that asks for it -> what is read, and its line."""

@@ -22,7 +22,7 @@ FILES_MAX, RULES_MAX, NETS_MAX = 64, 4096, 65536
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 EVERYBODY: tuple[IpNetwork, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmp6": ICMP6, "all": None}
-_TYPES = {
+TYPES = {
     ICMP: {
         "echo-reply": 0, "destination-unreachable": 3, "redirect": 5, "echo-request": 8, "time-exceeded": 11,
         "parameter-problem": 12, "timestamp-request": 13, "timestamp-reply": 14,
@@ -181,7 +181,7 @@ class _Reader:
             )
             return
         nets = self._addresses(place, words[2], nested=True)
-        services = tuple(place.each(words[4], _service))
+        services = tuple(place.each(words[4], parse_service))
         self._nets += len(nets)
         if len(self.rules) >= RULES_MAX or self._nets > NETS_MAX:
             place.fault(words[0][0], f"a guest has at most {RULES_MAX} rules, with {NETS_MAX} addresses")
@@ -264,8 +264,8 @@ def _net(text: str) -> IpNetwork:
         raise ValueError(str(error)) from None
 
 
-def _service(text: str) -> Service:
-    """One part of a list of protocols."""
+def parse_service(text: str) -> Service:
+    """One part of a list of protocols, ``tcp:80``; raises ValueError with a sentence."""
     name, colon, rest = text.partition(":")
     if re.fullmatch("[0-9]+", name):
         if colon:
@@ -291,7 +291,7 @@ def _protocol(text: str) -> int:
 
 
 def _types(protocol: int, text: str) -> tuple[int, int]:
-    known = _TYPES[protocol]
+    known = TYPES[protocol]
     if text in known:
         return known[text], known[text]
     if re.fullmatch("[0-9]{1,3}", text) and int(text) <= 255:

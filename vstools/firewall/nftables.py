@@ -67,8 +67,8 @@ def _words(match: Match) -> Iterator[str]:
 
 
 def quotable(words: str) -> str:
-    """nft's strings know no escapes; of a long name the end is kept."""
-    plain = "".join(char if " " <= char <= "~" and char not in '"\\' else "?" for char in words)
+    """nft's strings know no escapes, and a ``$`` in a log's prefix is a variable; of a long name the end is kept."""
+    plain = "".join(char if " " <= char <= "~" and char not in '"\\$' else "?" for char in words)
     return plain if len(plain) <= _COMMENT_MAX else f"...{plain[3 - _COMMENT_MAX :]}"
 
 

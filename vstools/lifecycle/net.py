@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vstools.alive import is_running
 from vstools.config import guests
+from vstools.errors import Refused
 from vstools.firewall import backend, live
 from vstools.guest import Address
 from vstools.lifecycle import phases
@@ -26,7 +27,7 @@ class Line:
 def state(paths: Paths, name: str) -> tuple[Line, ...]:
     """A guest's addresses; all is down where it does not run."""
     guest = guests.load(paths, name)
-    netns = _namespace(paths, name)
+    netns = namespace(paths, name)
     if netns is None:
         return tuple(Line(nic.address) for nic in guest.nics if not nic.disabled)
     from vstools.network import status
@@ -39,14 +40,22 @@ def state(paths: Paths, name: str) -> tuple[Line, ...]:
     )
 
 
-def _namespace(paths: Paths, name: str) -> str | None:
+def namespace(paths: Paths, name: str) -> str | None:
     """The network namespace of a running guest."""
     record = phases.read_record(paths, name) if is_running(paths, name) else None
     return record.netns if record else None
 
 
+def needed_namespace(paths: Paths, name: str) -> str:
+    """The network namespace of a guest that must run; raises Refused."""
+    netns = namespace(paths, name)
+    if netns is None:
+        raise Refused(f"guest {name} does not run", "its firewall comes with its start")
+    return netns
+
+
 def rules(paths: Paths, name: str) -> tuple[live.LiveRule, ...]:
     """The rules in force that decide, with their counters; none where the guest does not run."""
     guests.require(paths, name)
-    netns = _namespace(paths, name)
+    netns = namespace(paths, name)
     return tuple(rule for rule in backend.read(netns).rules if rule.decides) if netns else ()
