@@ -11,7 +11,8 @@ from vstools.guest import Address, Interface
 DIRECTIONS = {nflog.LOCAL_IN: "IN", nflog.LOCAL_OUT: "OUT"}
 FORWARD = "FORWARD"
 KINDS_MAX = 20
-"""How many kinds of packets a tally tells apart: a flood of ever new ones must not fill terminal and memory."""
+"""How many kinds of packets of each direction a tally tells apart: a flood of ever new ones must not fill terminal and
+memory, and what the guest floods with must not hide what comes to it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Tally:
         key = (dropped.hook, dropped.prefix, dropped.link, *ends)
         kind = self._kinds.get(key)
         if kind is None:
-            if len(self._kinds) >= KINDS_MAX:
+            if sum(key[0] == dropped.hook for key in self._kinds) >= KINDS_MAX:
                 self._more += 1
                 return
             kind = self._kinds[key] = _Kind(dropped, packet)

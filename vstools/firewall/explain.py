@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from vstools.config.firewall import ICMP, ICMP6, TCP, UDP, Policy, Rule, Service, parse_service
 from vstools.firewall import model
 from vstools.firewall.model import ACCEPT, DROP, Chains, Entry, Match
-from vstools.firewall.packet import NO_NUMBER, NUMBERED, Packet, state_of_first
+from vstools.firewall.packet import NO_NUMBER, NUMBERED, PORTS, Packet, state_of_first
 from vstools.guest import Address, Interface
 
 Span = tuple[int, int]
-_PORTS, _ECHO, _ECHO6 = (1, 65535), (8, 8), (128, 128)
-_ALL = {(TCP, 4): _PORTS, (TCP, 6): _PORTS, (UDP, 4): _PORTS, (UDP, 6): _PORTS, (ICMP, 4): _ECHO, (ICMP6, 6): _ECHO6}
+_ECHO, _ECHO6 = (8, 8), (128, 128)
+_ALL = {(TCP, 4): PORTS, (TCP, 6): PORTS, (UDP, 4): PORTS, (UDP, 6): PORTS, (ICMP, 4): _ECHO, (ICMP6, 6): _ECHO6}
 END = Entry(Match(), DROP, "the end of the chain")
 WHY = {
     "a forged address": "its sender is not who it says",
@@ -110,6 +110,12 @@ def allowing(packet: Packet, own: Iterable[Interface], host: Iterable[Address]) 
     if not all(found.allowed for found in decide(model.chains(Policy(rules=(rule,)), own, host), packet)):
         return ""
     return f"allow {'from' if packet.incoming else 'to'} {packet.other} to {packet.service}"
+
+
+def sends(address: Address, own: Iterable[Interface]) -> bool:
+    """Whether packets can come from an address by a link: not from loopback, multicast and broadcast ones."""
+    broadcasts = [*model.broadcasts(own), ipaddress.ip_network("255.255.255.255")]
+    return not (address.is_loopback or address.is_multicast or ipaddress.ip_network(address) in broadcasts)
 
 
 def first_packet(own: Iterable[Interface], other: Address, service: Service, *, incoming: bool) -> Packet | None:

@@ -61,7 +61,7 @@ def chains(policy: Policy, own: Iterable[Interface], host: Iterable[Address], *,
     Without ``up``, or where the policy is disabled, everything passes but what is forged and what is the host's.
     """
     own, up = tuple(own), up and policy.enabled
-    guarded = tuple(_per_family((*_ALSO_HOST, *_broadcasts(own), *map(ipaddress.ip_network, host))))
+    guarded = tuple(_per_family((*_ALSO_HOST, *broadcasts(own), *map(ipaddress.ip_network, host))))
     mine = tuple(_per_family(ipaddress.ip_network(interface.ip) for interface in own))
     found: Chains = {"forward": (Entry(Match(), DROP, "a guest is no router"),)}
     for hook, word in HOOKS.items():
@@ -81,7 +81,8 @@ def chains(policy: Policy, own: Iterable[Interface], host: Iterable[Address], *,
     return found
 
 
-def _broadcasts(own: tuple[Interface, ...]) -> Iterator[IpNetwork]:
+def broadcasts(own: Iterable[Interface]) -> Iterator[IpNetwork]:
+    """The broadcast addresses of the guest's networks."""
     for address in own:
         if address.version == 4 and address.network.prefixlen < 31:
             yield ipaddress.ip_network(address.network.broadcast_address)

@@ -13,6 +13,7 @@ from vstools.guest import Address, bracketed
 
 NO_NUMBER = -1
 """Where a packet has no port or type, or none that could be read: no range of a rule holds it."""
+PORTS = (1, 65535)
 SEVERAL = -2
 """Where packets that are told of together differ."""
 NUMBERED = {(TCP, 4): "tcp", (TCP, 6): "tcp", (UDP, 4): "udp", (UDP, 6): "udp", (ICMP, 4): "icmp", (ICMP6, 6): "icmp6"}
@@ -52,7 +53,7 @@ class Packet:
     def service(self) -> str:
         """Protocol and ports as firewall.conf has them: ``tcp:80``, ``udp:1-9``, ``icmp:echo-request``, ``47``."""
         word = NUMBERED.get((self.protocol, self.other.version))
-        if word is None or self.low == NO_NUMBER:
+        if word is None or self.low == NO_NUMBER or (self.low, self.high) == PORTS:
             return word or str(self.protocol)
         if self.protocol in TYPES:
             return f"{word}:{_NAMES.get((self.protocol, self.low), self.low)}"

@@ -96,7 +96,7 @@ def _answers(
     if packet is None:
         yield Answer(False, asked.words, reason=f"the guest has no IPv{asked.other.version} address")
         return
-    if asked.incoming and (asked.other.is_loopback or asked.other.is_multicast):
+    if asked.incoming and not explain.sends(asked.other, own):
         yield Answer(False, packet.service, reason=f"no packet comes from {asked.other}")
         return
     places = {rule.place for rule in policy.rules}
