@@ -1,8 +1,9 @@
 """Which line of a guest's firewall.conf decides about a connection that somebody wants to open."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from vstools.config import guests
@@ -99,14 +100,14 @@ def _answers(
     if asked.incoming and not explain.sends(asked.other, own):
         yield Answer(False, packet.service, reason=f"no packet comes from {asked.other}")
         return
-    places = {rule.place for rule in policy.rules}
+    places, lines = {rule.place for rule in policy.rules}, cache(_lines)
     for found in explain.decide(model.chains(policy, own, hosts), packet):
         place, reason = (found.reason, "") if found.reason in places else ("", found.reason)
         if reason == "no firewall":
-            place, reason = _disabled(file), ""
+            place, reason = _disabled(file, lines(file)), ""
         rule = "" if found.allowed or reason in explain.WHY else explain.allowing(found.packet, own, hosts)
         told = _told(reason, asked, found, file, hosts) if reason else ""
-        yield Answer(found.allowed, found.packet.service, place, line_at(place) if place else "", told, rule)
+        yield Answer(found.allowed, found.packet.service, place, _line_at(place, lines) if place else "", told, rule)
 
 
 def _told(reason: str, asked: Question, found: explain.Decision, file: Path, hosts: tuple[Address, ...]) -> str:
@@ -124,19 +125,18 @@ def _told(reason: str, asked: Question, found: explain.Decision, file: Path, hos
     }.get(reason, reason)
 
 
-def _disabled(file: Path) -> str:
+def _disabled(file: Path, lines: list[str]) -> str:
     """The place of the line that disables the firewall; it can only stand in the guest's own file."""
-    for number, line in enumerate(_lines(file), 1):
-        if line == "disable":
-            return f"{file}:{number}"
-    return str(file)
+    return next((f"{file}:{number}" for number, line in enumerate(lines, 1) if line == "disable"), str(file))
 
 
-def line_at(place: str) -> str:
+def _line_at(place: str, lines: Callable[[Path], list[str]]) -> str:
     """The line at a place, ``PATH:LINE``, without its comment; empty where it is not there any more."""
     path, _, number = place.rpartition(":")
-    lines = _lines(Path(path)) if number.isdecimal() else []
-    return lines[int(number) - 1] if 0 < int(number or 0) <= len(lines) else ""
+    if not number.isdecimal():
+        return ""
+    found = lines(Path(path))
+    return found[int(number) - 1] if 0 < int(number) <= len(found) else ""
 
 
 def _lines(path: Path) -> list[str]:
