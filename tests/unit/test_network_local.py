@@ -1,9 +1,6 @@
-"""ARP as it is on the wire, and the local network of a single machine."""
+"""The local network of a single machine."""
 
-import socket
-import time
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -11,55 +8,11 @@ import pytest
 from vstools.config.networks import Network, Networks
 from vstools.errors import Refused
 from vstools.lifecycle import demo
-from vstools.network import arp, local, plan
+from vstools.network import local, plan
 from vstools.paths import Paths
 from vstools.render import render
 
 from .made import guest, nic, saved
-
-OWN, OTHER = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
-ADDRESS = IPv4Address("10.0.1.5")
-
-
-def test_a_probe_is_a_broadcast_request_with_an_empty_sender() -> None:
-    assert arp._packet(OWN, b"\0" * 4, ADDRESS.packed).hex(" ") == (
-        "ff ff ff ff ff ff 02 00 00 00 00 01 08 06 "
-        "00 01 08 00 06 04 00 01 02 00 00 00 00 01 00 00 00 00 00 00 00 00 00 00 0a 00 01 05"
-    )
-
-
-@pytest.fixture
-def wire() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a wire that keeps frames apart."""
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    yield ends
-    for end in ends:
-        end.close()
-
-
-@pytest.mark.parametrize(
-    ("frames", "answer"),
-    [
-        ([], None),
-        ([arp._packet(OTHER, ADDRESS.packed, b"\0" * 4)], "02:00:00:00:00:02"),
-        ([arp._packet(OWN, ADDRESS.packed, ADDRESS.packed)], None),
-        ([arp._packet(OTHER, IPv4Address("10.0.1.6").packed, ADDRESS.packed)], None),
-        ([b"short", b"", arp._packet(OTHER, ADDRESS.packed, ADDRESS.packed) + b"\0" * 18], "02:00:00:00:00:02"),
-    ],
-)
-def test_an_address_is_in_use_when_another_device_sends_from_it(
-    wire: tuple[socket.socket, socket.socket], frames: list[bytes], answer: str | None
-) -> None:
-    for frame in frames:
-        wire[1].send(frame)
-    assert arp._listen(wire[0], ADDRESS, OWN, time.monotonic() + 0.05, lambda: False) == answer
-
-
-def test_listening_ends_when_it_is_told_to(wire: tuple[socket.socket, socket.socket]) -> None:
-    begun = time.monotonic()
-    assert arp._listen(wire[0], ADDRESS, OWN, begun + 60, lambda: True) is None
-    assert time.monotonic() - begun < 5
-
 
 LAN = Network(0, ip_network("10.77.0.0/24"), ip_address("10.77.0.1"))
 

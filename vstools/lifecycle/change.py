@@ -10,9 +10,9 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Address, Guest, Nic
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, confirm, filtering, phases, upkeep
+from vstools.lifecycle import addresses, confirm, filtering, phases, presence, upkeep
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, runtime_lock, settings
-from vstools.network import plan
+from vstools.network import devices, plan
 from vstools.paths import Paths
 from vstools.tree import identity
 
@@ -37,11 +37,11 @@ class Change:
 
     @property
     def old_links(self) -> tuple[plan.Link, ...]:
-        return plan.links(self.before, self.host.networks, self.host.conf)
+        return devices.resolve(plan.links(self.before, self.host.networks, self.host.conf))
 
     @property
     def links(self) -> tuple[plan.Link, ...]:
-        return plan.links(self.after, self.host.networks, self.host.conf)
+        return devices.resolve(plan.links(self.after, self.host.networks, self.host.conf))
 
     @property
     def added(self) -> tuple[Address, ...]:
@@ -162,10 +162,7 @@ def put(paths: Paths, wanted: Change) -> None:
             _back(paths, replace(wanted, before=wanted.after, after=wanted.before), record)
             raise
     checkpoint("change:saved")
-    try:
-        phases.announce(paths, name)
-    except (VsError, OSError) as error:
-        log.warn(f"guest {name}: its neighbours were not told of the change: {error}")
+    presence.announce(record.netns, wanted.links)
 
 
 def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
@@ -199,5 +196,6 @@ def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
         filtering.load(record.netns, filtering.chains(wanted.policy, own, up=up), wanted.host.conf.firewall_backend)
         checkpoint("change:firewall")
         mend.mend(record.netns, links, tuple(key for key in both.names if key not in now.names))
+    presence.check_ipv6(record.netns, links, wait=True)
     phases.drop_vlans(paths, name, tuple(vlan for vlan in both.vlans if vlan not in now.vlans))
     phases.write_record(paths, name, now)

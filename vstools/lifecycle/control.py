@@ -57,17 +57,20 @@ def _runs(paths: Paths, name: str) -> bool:
 
 
 def _start_here(paths: Paths, name: str) -> None:
-    token = phases.prepare(paths, name)
-    process = None
-    try:
-        process = lxc.launch(paths, name, command("vs-guest-phase"), token)
-        phases.settle(paths, name, process)
-    except BaseException:
-        lxc.kill(paths, name)
-        if process is not None:
-            process.wait()
-        phases.cleanup(paths, name)
-        raise
+    from vstools.lifecycle.presence import Inquiry
+
+    with Inquiry() as inquiry:
+        token = phases.prepare(paths, name, inquiry)
+        process = None
+        try:
+            process = lxc.launch(paths, name, command("vs-guest-phase"), token)
+            phases.settle(paths, name, process, inquiry)
+        except BaseException:
+            lxc.kill(paths, name)
+            if process is not None:
+                process.wait()
+            phases.cleanup(paths, name)
+            raise
 
 
 def _start_unit(paths: Paths, name: str) -> None:

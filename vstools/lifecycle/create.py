@@ -23,7 +23,7 @@ from vstools.inside import Inside
 from vstools.lifecycle import addresses, control
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
 from vstools.lifecycle.sweep import MADE, sweep_one
-from vstools.network import plan
+from vstools.network import devices, plan
 from vstools.paths import STAGED, Paths
 from vstools.storage import plain
 from vstools.tree import bootstrap, identity, unpack
@@ -118,7 +118,8 @@ def describe(creation: Creation) -> tuple[str, ...]:
         addresses = ", ".join(str(address) for address in link.addresses)
         gateways = ", ".join(str(route.gateway) for route in link.routes) or "none"
         vlan = f" VLAN {link.vlan}" if link.vlan else ""
-        lines.append(f"{link.name} on {link.device}{vlan}: {addresses}, gateway {gateways}, MAC {link.mac}")
+        mac = "of the device" if link.ipvlan and not devices.is_bridge(link.device) else link.mac
+        lines.append(f"{link.name} on {link.device}{vlan}: {addresses}, gateway {gateways}, MAC {mac}")
     names = plan.names(creation.guest(CONTEXT_MIN), host.networks, host.conf)
     servers = ", ".join(str(server) for server in names.nameservers) or "none"
     lines.append(f"domain {names.domain or 'none'}, name servers {servers}")
@@ -171,7 +172,7 @@ def _limits(request: Request, host: Settings) -> Limits:
 
 def _links(creation: Creation) -> tuple[plan.Link, ...]:
     host = creation.settings
-    return plan.links(creation.guest(CONTEXT_MIN), host.networks, host.conf)
+    return devices.resolve(plan.links(creation.guest(CONTEXT_MIN), host.networks, host.conf))
 
 
 def create(paths: Paths, creation: Creation, progress: Progress = lambda _: None) -> Guest:
@@ -331,9 +332,11 @@ class _Probe:
         self._thread.join()
 
     def _ask(self) -> None:
-        from vstools.network import arp, devices
+        from vstools.network import arp
 
         for link in self._links:
+            if link.member:
+                continue  # the host itself is in no VLAN of a bridge that filters them: the start asks
             for interface in link.addresses:
                 if isinstance(interface.ip, ipaddress.IPv4Address) and devices.has_device(link.vlan_device):
                     answer = arp.probe(link.vlan_device, interface.ip, self._stop.is_set)

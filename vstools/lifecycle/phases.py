@@ -7,8 +7,7 @@ kill at any point, and doing it twice does no harm.
 
 import json
 import os
-import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +20,14 @@ from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
-from vstools.network import plan
+from vstools.network import devices, plan
 from vstools.paths import Paths
 from vstools.storage import mounts, plain
 from vstools.tree import identity
 
 if TYPE_CHECKING:
     from vstools.config import firewall as firewall_file
-
-ANNOUNCEMENTS = 3
-_PAUSE = 0.03
+    from vstools.lifecycle.presence import Inquiry
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def with_links(record: Record, links: tuple[plan.Link, ...]) -> Record:
         record,
         host_names=tuple(dict.fromkeys(link.host_name for link in links)),
         names=tuple(dict.fromkeys(link.name for link in links)),
-        vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan)),
+        vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan and not link.member)),
     )
 
 
@@ -80,7 +77,7 @@ def decide(paths: Paths, name: str) -> Start:
     if not tree.is_dir() or tree.is_symlink():
         raise Refused(f"guest {name} has no tree", f"{tree} is missing")
     hooks.check(paths, name)
-    links = plan.links(guest, host.networks, host.conf)
+    links = devices.resolve(plan.links(guest, host.networks, host.conf))
     policy = filtering.policy(paths, name)
     record = with_links(
         Record(
@@ -100,11 +97,13 @@ def warn(start: Start) -> None:
         log.warn(f"guest {start.guest.name}: {sentence}")
 
 
-def prepare(paths: Paths, name: str) -> str:
+def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
     """Make everything that the guest needs before LXC starts it; returns the start's token.
 
-    Raises when anything cannot be made, and leaves nothing then.
+    Raises when anything cannot be made, or another machine has one of its addresses, and leaves nothing then. Answers
+    may come later still: who has an ``inquiry`` gives it to ``settle`` as well, else they are waited for here.
     """
+    from vstools.lifecycle import presence
     from vstools.network import local
 
     if (paths.config_of(name) / WAITING).exists():
@@ -114,13 +113,16 @@ def prepare(paths: Paths, name: str) -> str:
             confirm.before_start(paths, name)
     start = decide(paths, name)
     local.check_devices(start.links)
+    presence.check_own(start.links)
     _check_mount_points(paths, start.guest)
-    with runtime_lock(paths, name):
+    with runtime_lock(paths, name), presence.Inquiry() as own:
         if lxc.is_running(paths, name):
             raise Refused(f"guest {name} runs already", "vs-control shows its state")
         undo(paths, name)
         try:
-            _make(paths, start)
+            _make(paths, start, inquiry or own)
+            (inquiry or own).check(wait=inquiry is None)
+            presence.check_ipv6(start.record.netns, start.links)
         except BaseException:
             undo(paths, name)
             raise
@@ -137,10 +139,7 @@ def _check_mount_points(paths: Paths, guest: Guest) -> None:
                 raise Refused(f"guest {guest.name} cannot be started: {where} is no directory", "make it one")
 
 
-def _make(paths: Paths, start: Start) -> None:
-    from vstools.lifecycle import filtering
-    from vstools.network import kernel, local
-
+def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     guest, record = start.guest, start.record
     name, runtime = guest.name, paths.runtime_of(guest.name)
     files.directory(paths.runtime, 0o711)
@@ -153,18 +152,7 @@ def _make(paths: Paths, start: Start) -> None:
     checkpoint("start:recorded")
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
-    kernel.make_namespace(record.netns)
-    checkpoint("start:namespace")
-    mounts.mount_sysfs(runtime / "sys", record.netns)
-    checkpoint("start:sysfs")
-    with host_lock(paths, "links"):
-        local.ensure(paths, start.links, start.settings.networks)
-        checkpoint("start:local")
-        own = (address for link in start.links for address in link.addresses)
-        filtering.load(record.netns, filtering.chains(start.policy, own), start.settings.conf.firewall_backend)
-        checkpoint("start:firewall")
-        kernel.connect(record.netns, start.links, guest.id_base)
-    checkpoint("start:links")
+    _connect(paths, start, inquiry)
     if guest.limits.tmpfs is not None:
         mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
     checkpoint("start:tmp")
@@ -175,32 +163,64 @@ def _make(paths: Paths, start: Start) -> None:
     around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, start.limits.items)
     lxc.write_config(paths, guest, around)
     hooks.run_all(paths, name, "pre-start", must=True)
+    inquiry.ask_inside(record.netns, start.links)
     checkpoint("start:prepared")
 
 
-def settle(paths: Paths, name: str, process: lxc.Runner | None = None) -> None:
-    """Wait until the guest's init runs, tell the neighbours where its addresses are, run ``post-start``."""
+def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
+    """The guest's network. The neighbours are asked three times for its addresses meanwhile, before it could answer."""
+    record, links = start.record, start.links
+    if not record.vlans:
+        inquiry.ask(links)
+    from vstools.lifecycle import filtering
+    from vstools.network import kernel, local
+
+    if record.vlans:
+        with host_lock(paths, "links"):
+            kernel.make_vlans(links)
+        checkpoint("start:vlans")
+        inquiry.ask(links)
+    kernel.make_namespace(record.netns)
+    checkpoint("start:namespace")
+    mounts.mount_sysfs(paths.runtime_of(start.guest.name) / "sys", record.netns)
+    checkpoint("start:sysfs")
+    inquiry.ask(links)
+    with host_lock(paths, "links"):
+        local.ensure(paths, links, start.settings.networks)
+        checkpoint("start:local")
+        own = (address for link in links for address in link.addresses)
+        filtering.load(record.netns, filtering.chains(start.policy, own), start.settings.conf.firewall_backend)
+        checkpoint("start:firewall")
+        inquiry.ask(links)
+        kernel.connect(record.netns, links, start.guest.id_base)
+    inquiry.ask_inside(record.netns, links)
+    checkpoint("start:links")
+
+
+def settle(paths: Paths, name: str, process: lxc.Runner | None = None, inquiry: "Inquiry | None" = None) -> None:
+    """Wait until the guest's init runs, tell the neighbours where its addresses are, run ``post-start``.
+
+    Raises VsError when init does not run, or one of its addresses turns out to be another machine's.
+    """
+    from vstools.lifecycle import presence
+
     lxc.settle(paths, name, units.main_has_ended if process is None else lambda: process.poll() is not None)
     checkpoint("start:running")
-    announce(paths, name)
+    start = decide(paths, name)
+    if inquiry is not None:
+        inquiry.check(wait=True)
+    presence.check_ipv6(start.record.netns, start.links, wait=True)
+    presence.announce(start.record.netns, start.links, (lambda: None) if inquiry is None else inquiry.close)
     hooks.run_all(paths, name, "post-start", must=False)
     checkpoint("start:done")
 
 
 def announce(paths: Paths, name: str) -> None:
-    """Gratuitous ARP for each IPv4 address, three times; IPv6 neighbours learn by duplicate address detection."""
-    from vstools.network import arp, kernel
+    """Tell the neighbours of a running guest where its addresses are."""
+    from vstools.lifecycle import presence
 
     start = decide(paths, name)
-    addresses = [(link, address.ip) for link in start.links for address in link.addresses if address.ip.version == 4]
-    if not addresses:
-        return
-    with kernel.inside(start.record.netns), ExitStack() as stack:
-        wires = [stack.enter_context(arp.Announcer(link.name, address, link.mac)) for link, address in addresses]
-        for turn in range(ANNOUNCEMENTS):
-            time.sleep(_PAUSE if turn else 0)
-            for wire in wires:
-                wire.announce()
+    presence.announce(start.record.netns, start.links)
 
 
 def reboot(paths: Paths, name: str) -> None:
@@ -264,11 +284,11 @@ def cleanup(paths: Paths, name: str, token: str = "") -> None:
 
 def undo(paths: Paths, name: str) -> None:
     """Take away all that a start made. Needs the runtime lock, and that the guest does not run."""
-    from vstools.network import kernel
-
     runtime = paths.runtime_of(name)
     if not runtime.exists():
         return
+    from vstools.network import kernel
+
     record = read_record(paths, name)
     if record is not None:
         limits.end_processes(f"{record.cgroup}/payload")

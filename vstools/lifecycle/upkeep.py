@@ -7,9 +7,9 @@ from vstools import log
 from vstools.alive import is_running
 from vstools.config import guests
 from vstools.errors import Refused
-from vstools.lifecycle import confirm, filtering, phases
+from vstools.lifecycle import confirm, filtering, phases, presence
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
-from vstools.network import plan
+from vstools.network import devices, plan
 from vstools.paths import Paths
 
 
@@ -47,7 +47,7 @@ def _differences(paths: Paths, name: str, record: phases.Record) -> Iterator[str
 
 def _links(paths: Paths, name: str) -> tuple[plan.Link, ...]:
     host = settings(paths)
-    return plan.links(guests.load(paths, name), host.networks, host.conf)
+    return devices.resolve(plan.links(guests.load(paths, name), host.networks, host.conf))
 
 
 def repair(paths: Paths, name: str) -> tuple[str, ...]:
@@ -107,6 +107,7 @@ def mend_links(paths: Paths, name: str) -> None:
         with host_lock(paths, "links"):
             local.ensure(paths, links, settings(paths).networks)
             mend.mend(record.netns, links, gone)
+        presence.check_ipv6(record.netns, links, wait=True)
         phases.drop_vlans(paths, name, tuple(vlan for vlan in record.vlans if vlan not in both.vlans))
 
 

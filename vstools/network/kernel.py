@@ -1,17 +1,19 @@
 """Links, addresses and routes in the kernel, by netlink. Everything here can be done twice, and undone twice."""
 
+import errno
 import ipaddress
 import os
-from contextlib import AbstractContextManager, suppress
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from vstools import run
 from vstools.errors import VsError
 from vstools.files import wait_until
-from vstools.guest import IDS
-from vstools.libc import network_namespace
-from vstools.network import routes
+from vstools.guest import IDS, Interface
+from vstools.network import bridges, dad, devices, routes
+from vstools.network.namespace import inside as inside
+from vstools.network.namespace import sysctl
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
 from vstools.paths import NAMESPACES
@@ -26,11 +28,8 @@ _SILENT = {
     "net/ipv4/conf/{}/forwarding": "0",
 }
 """The host has no address on a guest's VLAN: it answers for none of its others there and forwards nothing."""
-
-
-def inside(netns: str) -> AbstractContextManager[None]:
-    """Be in a guest's network namespace: sockets opened and /proc/sys/net written here are the guest's."""
-    return network_namespace(NAMESPACES / netns)
+_MACVLAN: dict[str, Any] = {"kind": "macvlan", "macvlan_mode": "bridge"}
+_IPVLAN: dict[str, Any] = {"kind": "ipvlan", "ipvlan_mode": 0}  # L2, with the MAC of its device
 
 
 def make_namespace(netns: str) -> None:
@@ -50,13 +49,14 @@ def index_of(ipr: Any, name: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def is_bridge(name: str) -> bool:
-    """Whether a device of this namespace is a bridge."""
+def has_ipvlan() -> bool:
+    """Whether the kernel has ipvlan: it looks for the kind of a link before it misses the device, and makes none."""
     with IPRoute() as ipr:
-        index = index_of(ipr, name)
-        found = ipr.get_links(index) if index is not None else ()
-        kinds = [info.get_attr("IFLA_INFO_KIND") for link in found if (info := link.get_attr("IFLA_LINKINFO"))]
-    return "bridge" in kinds
+        try:
+            ipr.link("add", ifname="vs-none", kind="ipvlan")
+        except NetlinkError as error:
+            return bool(error.code != errno.EOPNOTSUPP)
+    return True
 
 
 def host_addresses() -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
@@ -92,37 +92,35 @@ def connect(netns: str, links: tuple[Link, ...], id_base: int) -> None:
 
 def make(netns: str, link: Link) -> None:
     """Make one link of a guest, with addresses and routes; one with its name on the host is replaced."""
-    try:
+    with _told(link):
         _make_link(netns, link)
         with inside(netns):
             _set_up(link)
+
+
+@contextmanager
+def _told(link: Link) -> Iterator[None]:
+    """The kernel's error number as a sentence."""
+    try:
+        yield
     except NetlinkError as error:
         raise VsError(f"{link.name} on {link.vlan_device} could not be made", str(error)) from error
 
 
 def _namespace_settings(id_base: int) -> None:
     """Let ordinary servers bind low ports and ping work without capabilities; take no advice from the wire."""
-    _sysctl("net/ipv4/ip_unprivileged_port_start", "0")
-    _sysctl("net/ipv4/ping_group_range", f"{id_base}\t{id_base + IDS - 1}", needed=False)
+    sysctl("net/ipv4/ip_unprivileged_port_start", "0")
+    sysctl("net/ipv4/ping_group_range", f"{id_base}\t{id_base + IDS - 1}", needed=False)
     for scope in ("all", "default"):
         for key in ("accept_ra", "autoconf", "accept_redirects"):
-            _sysctl(f"net/ipv6/conf/{scope}/{key}", "0", needed=False)
+            sysctl(f"net/ipv6/conf/{scope}/{key}", "0", needed=False)
         for key in ("accept_redirects", "send_redirects", "secure_redirects"):
-            _sysctl(f"net/ipv4/conf/{scope}/{key}", "0")
-    _sysctl("net/ipv4/conf/all/promote_secondaries", "1")  # an address that goes takes no other one with it
-
-
-def _sysctl(key: str, value: str, *, needed: bool = True) -> None:
-    """Write one kernel setting of the namespace we are in; kernels without IPv6 lack some."""
-    try:
-        Path("/proc/sys", key).write_text(value)
-    except OSError as error:
-        if needed:
-            raise VsError(f"{key.replace('/', '.')} could not be set", str(error)) from error
+            sysctl(f"net/ipv4/conf/{scope}/{key}", "0")
+    sysctl("net/ipv4/conf/all/promote_secondaries", "1")  # an address that goes takes no other one with it
 
 
 def _make_link(netns: str, link: Link) -> None:
-    """A veth port on a bridge, else a macvlan, under a name no other guest has; then moved into the namespace."""
+    """A veth port on a bridge, else a macvlan or ipvlan, under a name of its own; then moved into the namespace."""
     temporary = f"{link.host_name}t"
     handle = os.open(NAMESPACES / netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -131,27 +129,33 @@ def _make_link(netns: str, link: Link) -> None:
             device = index_of(ipr, link.device)
             if device is None:
                 raise VsError(f"the network device {link.device} does not exist", "ip link shows those that do")
-            if is_bridge(link.device):
+            if devices.is_bridge(link.device):
                 peer = {"ifname": temporary, "address": link.mac, "net_ns_fd": handle}
                 ipr.link("add", ifname=link.host_name, kind="veth", peer=peer)
                 port = index_of(ipr, link.host_name)
                 if link.mtu:
                     ipr.link("set", index=port, mtu=link.mtu)
-                ipr.link("set", index=port, master=device, state="up")
+                ipr.link("set", index=port, master=device)
+                if link.vlan:
+                    bridges.confine(ipr, int(port or 0), link.vlan)
+                ipr.link("set", index=port, state="up")
             else:
                 parent = _vlan(ipr, device, link) if link.vlan else device
                 ipr.link("set", index=parent, state="up")
-                ipr.link(
-                    "add",
-                    ifname=temporary,
-                    kind="macvlan",
-                    link=parent,
-                    macvlan_mode="bridge",
-                    address=link.mac,
-                    net_ns_fd=handle,
-                )
+                kind = _IPVLAN if link.ipvlan else {**_MACVLAN, "address": link.mac}
+                ipr.link("add", ifname=temporary, link=parent, net_ns_fd=handle, **kind)
     finally:
         os.close(handle)
+
+
+def make_vlans(links: tuple[Link, ...]) -> None:
+    """The devices of the VLANs that links are in, before the links: neighbours are asked for addresses there."""
+    with IPRoute() as ipr:
+        for link in links:
+            device = index_of(ipr, link.device)
+            if link.vlan and not link.member and device is not None:
+                with _told(link):
+                    ipr.link("set", index=_vlan(ipr, device, link), state="up")
 
 
 def _vlan(ipr: Any, device: int, link: Link) -> int:
@@ -165,7 +169,7 @@ def _vlan(ipr: Any, device: int, link: Link) -> int:
         if found is None:
             raise VsError(f"the VLAN device {name} could not be made")
         for key, value in _SILENT.items():
-            _sysctl(key.format(name), value, needed=False)
+            sysctl(key.format(name), value, needed=False)
     return found
 
 
@@ -192,22 +196,27 @@ def _set_up(link: Link) -> None:
         fill(ipr, index, link)
 
 
-def fill(ipr: Any, index: int, link: Link, *, again: bool = False) -> None:
-    """Inside the namespace: the link's settings, MTU, addresses and routes, and up; what is there already stays.
+def fill(ipr: Any, index: int, link: Link, has: Collection[Interface] | None = None) -> None:
+    """Inside the namespace: the link's settings, MTU, addresses and routes, and up.
 
-    ``again``: it was filled before, and somebody may have taken away what the kernel makes of itself only once.
+    ``has``: the addresses of a link that was filled before; what the kernel makes once, with an address, is made again.
     """
     for key in ("accept_ra", "autoconf"):
-        _sysctl(f"net/ipv6/conf/{link.name}/{key}", "0", needed=False)
+        sysctl(f"net/ipv6/conf/{link.name}/{key}", "0", needed=False)
     has_ipv6 = any(address.version == 6 for address in link.addresses)
-    _sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
+    sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
+    if has_ipv6:
+        dad.hasten(link.name)
     if link.mtu:
         ipr.link("set", index=index, mtu=link.mtu)
-    for address in link.addresses:
-        extra = {"broadcast": str(address.network.broadcast_address)} if address.version == 4 else {}
-        ipr.addr("replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **extra)
+    for address in (address for address in link.addresses if address not in (has or ())):
+        net = address.network
+        extra: dict[str, Any] = {"flags": dad.OPTIMISTIC}
+        if net.version == 4:
+            extra = {"broadcast": str(net.broadcast_address)}
+        ipr.addr("add", index=index, address=str(address.ip), prefixlen=net.prefixlen, **extra)
     ipr.link("set", index=index, state="up")
-    if again:
+    if has is not None:
         routes.connect(ipr, index, link)
     routes.install(ipr, index, link)
 

@@ -23,7 +23,7 @@ _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 def check_devices(links: tuple[Link, ...]) -> None:
     """``devices.check_devices``; the local bridge need not be there: ``ensure`` makes it."""
-    devices.check_devices(tuple(link for link in links if link.device != BRIDGE))
+    devices.check_devices(tuple(link for link in links if link.device != BRIDGE or has_device(BRIDGE)))
 
 
 def ensure(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:

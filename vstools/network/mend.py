@@ -9,7 +9,7 @@ from typing import Any
 
 from vstools.errors import VsError
 from vstools.guest import Interface
-from vstools.network import kernel, routes
+from vstools.network import bridges, devices, kernel, routes
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
 
@@ -33,7 +33,7 @@ def differences(netns: str, links: tuple[Link, ...]) -> Iterator[str]:
             there[message["index"]] = link
             if not _stands(message, carriers[link.name]):
                 yield f"{link.name} is not a link on {link.vlan_device}"
-            if message.get_attr("IFLA_ADDRESS") != link.mac:
+            if not _has_mac(message, link):
                 yield f"{link.name} has the MAC {message.get_attr('IFLA_ADDRESS')} and not {link.mac}"
             if link.mtu and message.get_attr("IFLA_MTU") != link.mtu:
                 yield f"{link.name} has the MTU {message.get_attr('IFLA_MTU')} and not {link.mtu}"
@@ -79,15 +79,23 @@ def _carrier(link: Link) -> int | None:
     """The index of what a link of the guest hangs on: its port on a bridge, else the device that carries it."""
     with IPRoute() as ipr:
         device = kernel.index_of(ipr, link.device)
-        if not kernel.is_bridge(link.device):
+        if not devices.is_bridge(link.device):
             return kernel.index_of(ipr, link.vlan_device)
         port = kernel.index_of(ipr, link.host_name)
-        masters = [message.get_attr("IFLA_MASTER") for message in ipr.get_links(port)] if port else []
+        if port is None or (link.member and not bridges.is_confined(ipr, port, link.vlan)):
+            return None
+        masters = [message.get_attr("IFLA_MASTER") for message in ipr.get_links(port)]
         return port if masters == [device] else None
 
 
 def _stands(message: Any, carrier: int | None) -> bool:
     return carrier is not None and message.get_attr("IFLA_LINK") == carrier
+
+
+def _has_mac(message: Any, link: Link) -> bool:
+    """Whether a link has the MAC of its plan; an ipvlan has its device's."""
+    shared = link.ipvlan and not devices.is_bridge(link.device)
+    return shared or message.get_attr("IFLA_ADDRESS") == link.mac
 
 
 def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> None:
@@ -117,13 +125,13 @@ def _mend_link(netns: str, link: Link) -> bool:
         if index is None:
             return False
         (message,) = ipr.get_links(index)
-        if not _stands(message, carrier) or message.get_attr("IFLA_ADDRESS") != link.mac:
+        if not _stands(message, carrier) or not _has_mac(message, link):
             return False
         has = set(_addresses(ipr, index))
         for address in has - set(link.addresses):
             with routes.suppress_gone():
                 ipr.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
-        kernel.fill(ipr, index, link, again=True)
+        kernel.fill(ipr, index, link, has)
     with IPRoute() as ipr:
         for name in {link.device, link.vlan_device, link.host_name}:
             if (index := kernel.index_of(ipr, name)) is not None:

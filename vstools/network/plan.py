@@ -31,7 +31,12 @@ class Route:
 
 @dataclass(frozen=True)
 class Link:
-    """One link of a guest: ``name`` inside, ``host_name`` on the host; addresses with the same device and VLAN."""
+    """One link of a guest: ``name`` inside, ``host_name`` on the host; addresses with the same device and VLAN.
+
+    ``member``: the VLAN's link is a port of a bridge that filters VLANs, and needs no device of the VLAN's own. The
+    kernel tells (``devices.resolve``), no file. ``ipvlan``: on a device that is no bridge, the link is an ipvlan and
+    has the device's MAC instead of ``mac``.
+    """
 
     name: str
     host_name: str
@@ -41,6 +46,8 @@ class Link:
     mtu: int | None
     addresses: tuple[Interface, ...]
     routes: tuple[Route, ...] = ()
+    member: bool = False
+    ipvlan: bool = False
 
     def route_of(self, address: Address) -> Route | None:
         """The default route for packets from an address; None where its network has no gateway."""
@@ -49,7 +56,7 @@ class Link:
     @property
     def vlan_device(self) -> str:
         """The device that carries the link: the VLAN's own, ``DEV.ID``, where the link is tagged."""
-        if not self.vlan:
+        if not self.vlan or self.member:
             return self.device
         name = f"{self.device}.{self.vlan}"
         return name if len(name) <= 15 else f"vs-vlan{self.vlan}"
@@ -107,6 +114,7 @@ def _link(
         mtu=conf.mtu,
         addresses=tuple(interface(nic, network, conf) for nic, network in members),
         routes=tuple(dict.fromkeys(routes)),
+        ipvlan=conf.link == "ipvlan",
     )
 
 

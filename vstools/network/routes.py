@@ -34,7 +34,7 @@ def install(ipr: Any, index: int, link: Link) -> None:
         family = _FAMILIES[route.gateway.version]
         way = {"dst": "default", "gateway": str(route.gateway), "oif": index, "family": family}
         if route.main:
-            ipr.route("replace", **way)
+            _main(ipr, way, link, route)
         if route.table is None:
             continue
         for net in dict.fromkeys(address.network for address in link.addresses if address.ip in route.net):
@@ -42,6 +42,20 @@ def install(ipr: Any, index: int, link: Link) -> None:
                 ipr.route("replace", dst=str(net), oif=index, family=family, table=route.table, scope=_LINK)
         ipr.route("replace", **way, table=route.table)
         _rule(ipr, family, route.net, route.table)
+
+
+def _main(ipr: Any, way: dict[str, Any], link: Link, route: Route) -> None:
+    """The main table's default route. IPv6 would choose any of the guest's addresses for it: it gets its network's."""
+    own = next((address.ip for address in link.addresses if address.ip in route.net), None)
+    if route.table is not None and own is not None and own.version == 6:
+        try:
+            ipr.route("replace", **way, prefsrc=str(own))
+        except NetlinkError as error:
+            if error.code != errno.EINVAL:  # the kernel knows no optimistic addresses: it is none yet
+                raise
+        else:
+            return
+    ipr.route("replace", **way)
 
 
 def connect(ipr: Any, index: int, link: Link) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vstools.guest import Address, Interface
-from vstools.network import kernel, routes
+from vstools.network import bridges, devices, kernel, routes
 from vstools.network.netlink import IPRoute
 from vstools.network.plan import Link
 
@@ -60,9 +60,12 @@ def state(netns: str, links: tuple[Link, ...]) -> tuple[State, ...]:
 
 
 def _vlan_is_up(link: Link | None) -> bool:
-    """Whether the host's device for the VLAN of a tagged link is up."""
+    """Whether the host's device for the VLAN of a tagged link is up, or the link's port a member of the VLAN alone."""
     if link is None or not link.vlan:
         return True
     with IPRoute() as ipr:
+        if devices.is_bridge(link.device):
+            port = kernel.index_of(ipr, link.host_name)
+            return port is not None and bridges.is_confined(ipr, port, link.vlan)
         index = kernel.index_of(ipr, link.vlan_device)
         return index is not None and any(found["flags"] & _UP for found in ipr.get_links(index))
