@@ -80,29 +80,31 @@ def rules() -> str:
 
 
 def rounds(work: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """Half of the rounds while one guest runs, then all of them among many, then the other half: a drift harms neither.
-
-    The first round of each part does not count.
-    """
-    count, guests = question["rounds"], question["guests"]
-    samples: Samples = {metric: {} for number in (1, guests) for metric in _metrics(number)}
+    """Each round is one part with the measured guest alone, and one among many; the first round does not count."""
+    parts = (1, question["guests"])
+    samples: Samples = {metric: {} for guests in parts for metric in _metrics(guests)}
     host = _Host(work, question)
+    say(f"making {question['guests']} guests")
+    for guest in range(question["guests"]):
+        host.make(guest)
     with _outside():
-        host.make(0)
-        host.control("vs-control", "--start")
-        _part(host, samples, 1, (count + 1) // 2)
-        say(f"making and starting {guests - 1} more guests")
-        for number in range(1, guests):
-            host.make(number)
-        host.control("vs-control", "--start", guest="")
-        _part(host, samples, guests, count)
-        host.control("vs-control", "--stop", guest="")
-        host.control("vs-control", "--start")
-        _part(host, samples, 1, count // 2)
-        host.control("vs-control", "--stop")
-    for metric, alone in zip(_metrics(guests), _metrics(1), strict=True):
+        for number in range(question["rounds"] + 1):
+            for guests in parts:
+                host.control("vs-control", "--start", everybody=guests > 1)
+                say(f"round {number}, {guests} guests run")
+                _turns(host, {metric: samples[metric] if number else {} for metric in _metrics(guests)})
+            host.control("vs-control", "--stop", everybody=True)
+    for metric, alone in zip(_metrics(parts[1]), _metrics(1), strict=True):
         samples[metric][ALONE] = samples[alone][OURS]
     return {"samples": samples}
+
+
+def _turns(host: "_Host", samples: Samples) -> None:
+    """A turn has all contestants one after the other, and begins with another one each time."""
+    for turn in range(_TURNS):
+        for found, times in zip(samples.values(), host.turn(turn), strict=True):
+            for contestant, seconds in times.items():
+                found.setdefault(contestant, []).append(seconds)
 
 
 @contextmanager
@@ -129,18 +131,6 @@ def _stream(netns: str, word: str, amount: int) -> float:
     return float(run(argv, env=_PYTHON))
 
 
-def _part(host: "_Host", samples: Samples, guests: int, count: int) -> None:
-    """Rounds of turns; a turn has all contestants one after the other, and begins with another one each time."""
-    metrics = _metrics(guests)
-    for number in range(count + 1 if count else 0):
-        for turn in range(_TURNS):
-            for metric, times in zip(metrics, host.turn(turn), strict=True):
-                for contestant, seconds in times.items():
-                    if number:
-                        samples[metric].setdefault(contestant, []).append(seconds)
-        say(f"round {number}, {guests} guests run")
-
-
 class _Host:
     """An installation whose guest 0 is measured; the others have the same rules and do nothing."""
 
@@ -157,9 +147,9 @@ class _Host:
     def make(self, number: int) -> None:
         self._ours.make(f"{place.NAME}-{number}", "--template", str(self._template))
 
-    def control(self, script: str, *options: str, guest: str = f"{place.NAME}-0") -> str:
-        """A command for a guest, or for all of them."""
-        words = ["--name", guest] if guest else ["--all"]
+    def control(self, script: str, *options: str, everybody: bool = False) -> str:
+        """A command for the measured guest, or for all of them."""
+        words = ["--all"] if everybody else ["--name", f"{place.NAME}-0"]
         return run([self._scripts / script, *words, *options], env=self._ours.environment)
 
     def turn(self, turn: int) -> tuple[dict[str, float], ...]:
