@@ -88,6 +88,8 @@ def test_each_network_leaves_by_its_own_gateway(
     sources = {"10.99.7.10": "7", "10.99.8.10": eight, "fd99:7::10": "7", "fd99:8::10": eight}
     assert {source: reached(routers, source) for source in sources} == sources
     assert reached(routers, "0.0.0.0") == "7", "what has no source yet takes the first network's gateway"  # noqa: S104
+    assert "src fd99:7::10 " in sh(f"ip -n vs60000 -6 route get {WORLD6}"), "no address of the other network"
+    assert reached(routers, "::") == "7"
     lines = host.ok("vs-net", "--name", "web").splitlines()
     assert len(lines) == 5
     assert all(line.endswith(":up:up:up:up") for line in lines), lines
