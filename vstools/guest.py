@@ -43,6 +43,7 @@ class Nic:
     """One directory ``interfaces/N``: one address of a guest.
 
     ``prefix`` and ``device`` are None unless they were given for this guest: networks.conf decides at each start.
+    ``accept_ra``: the link takes its IPv6 default route from routers' advertisements.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Nic:
     mac: str | None = None
     name: str | None = None
     disabled: bool = False
+    accept_ra: bool = False
 
 
 @dataclass(frozen=True)

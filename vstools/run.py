@@ -78,7 +78,8 @@ def run(
 def failure(result: Result) -> VsError:
     """The error for a program that failed: its own last words."""
     words = [line.strip() for line in result.err.splitlines() if line.strip()]
-    said = words[-1] if words else f"exit status {result.code}"
+    named = [line for line in words if "Error:" in line]  # nft shows the place below it
+    said = (named or words)[-1] if words else f"exit status {result.code}"
     return VsError(f"{shlex.join(result.argv)} failed", said)
 
 

@@ -1,6 +1,7 @@
 """Several networks, several gateways: what a guest sends leaves by the gateway of the address that it comes from."""
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,3 +126,50 @@ def test_one_gateway_needs_no_rule(host: Host, small: Path, routers: dict[str, M
     assert create(host, "web", 10, small, "--interface", "10.99.9.10", "--interface", "fd99:7::10", "--start").code == 0
     assert "lookup 1" not in sh("ip -n vs60000 rule; ip -n vs60000 -6 rule")
     assert reached(routers, "10.99.7.10") == "7"
+
+
+def advertise(router: Machine) -> None:
+    """A router advertisement (RFC 4861, 4.2): an hour as default router, a prefix for addresses of one's own."""
+    group, prefix = "ff02::1", socket.inet_pton(socket.AF_INET6, "2001:db8:5::")
+    message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 3600, 0, 0)
+    message += struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 3600, 3600, 0, prefix)
+    with (
+        router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender,
+        network_namespace(router.path),
+    ):
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        sender.sendto(message, (group, 0, 0, socket.if_nametoindex("eth0")))
+
+
+def test_routers_advertisements_are_heard_only_where_they_are_asked_for(
+    host: Host, small: Path, routers: dict[str, Machine]
+) -> None:
+    host.configure(networks="0:10.99.7.0/24\n0:fd99:7::/64\n", DEFAULT_DEVICE="vst0")
+    assert create(host, "web", 10, small, "--interface", "fd99:7::10", "--start").code == 0
+
+    def ways() -> str:
+        return sh("ip -n vs60000 -6 route show default; ip -n vs60000 -6 address show dev eth0 scope global")
+
+    wait(settled)
+    routers["7"].sh("sysctl -q net.ipv6.conf.all.forwarding=1")
+    Path("/proc/sys/net/ipv6/conf/vst0/accept_ra").write_text("0")  # the host is no guest of that router's
+    before = ways()
+    for _ in range(3):
+        advertise(routers["7"])
+    refused = "nsenter --net=/run/netns/vs60000 nft list chain inet vs input | grep 'not an address of the guest'"
+    wait(lambda: "packets 0 " not in sh(refused))
+    assert ways() == before
+    (host.guests / "web/interfaces/1/accept_ra").touch()
+    assert host.vs("vs-net", "--name", "web", "--check").code == 1, "the rules let no advertisement pass yet"
+    host.ok("vs-control", "--name", "web", "--restart")
+    wait(settled)
+
+    def heard() -> bool:
+        advertise(routers["7"])
+        return "default via fe80:" in ways()
+
+    wait(heard)
+    assert "2001:db8:5" not in ways(), "the host gives addresses, no router does"
+    assert host.ok("vs-net", "--name", "web", "--check") == ""
+    host.ok("vs-net", "--name", "web", "--repair")
+    assert "default via fe80:" in ways()

@@ -67,10 +67,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Policy:
-    """All lines of a file, those it includes in their places. Without any, nothing passes."""
+    """All lines of a file, those it includes in their places. Without any, nothing passes.
+
+    ``advised``: the guest's links that hear routers' advertisements; its interfaces say so, not the file.
+    """
 
     enabled: bool = True
     rules: tuple[Rule, ...] = ()
+    advised: tuple[str, ...] = ()
 
 
 def load(path: Path, conf: Path, faults: Faults) -> Policy:

@@ -47,6 +47,7 @@ _TMP_LINE = re.compile(r"^[ \t]*[^\s#]\S*[ \t]+/tmp[ \t]+tmpfs[ \t]+(?P<options>
 _SIZE = re.compile(r"(?:^|,)size=(?P<number>[0-9]+)(?P<unit>[kKmMgG]?)(?=,|$)")
 _NEW_FSTAB_LINE = "none\t/tmp\ttmpfs\tsize={size}m,mode=1777\t0 0\n"
 _DOMAIN, _NAMESERVERS = "domain", "nameservers"
+ACCEPT_RA = "accept_ra"
 
 
 def set_enabled(config: Path, enabled: bool) -> None:
@@ -111,6 +112,7 @@ def _save_nic(folder: Path, nic: Nic, old: Guest | None) -> None:
     _update(folder, "mac", was and was.mac, nic.mac, nic.mac)
     _update(folder, "name", was and was.name, nic.name, nic.name)
     _update(folder, "disabled", was is not None and was.disabled, nic.disabled, "" if nic.disabled else None)
+    _update(folder, ACCEPT_RA, was is not None and was.accept_ra, nic.accept_ra, "" if nic.accept_ra else None)
 
 
 def _save_limits(config: Path, name: str, old: Limits, new: Limits) -> None:
@@ -211,6 +213,7 @@ def _read_nic(folder: Path, faults: Faults) -> Nic | None:
         mac=value.get("mac", parse_mac),
         name=value.get("name", str),
         disabled=(folder / "disabled").exists(),
+        accept_ra=(folder / ACCEPT_RA).exists(),
     )
 
 

@@ -6,7 +6,7 @@ broadcast), are matched only by rules that name them; everything else by all rul
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vstools.config.firewall import Policy, Rule, Service
 from vstools.config.networks import IpNetwork
@@ -16,6 +16,7 @@ HOOKS = {"input": "from", "output": "to"}
 """Base chain -> the word of firewall.conf for its direction; ``from_all`` and ``to_all`` hold a file's rules."""
 ACCEPT, DROP = "accept", "drop"
 ICMP6 = 58
+_SOLICITATION, _ADVERTISEMENT = 133, 134  # of routers (RFC 4861)
 _NEIGHBOURS = (135, 136)  # neighbour solicitation and advertisement (RFC 4861)
 _ALSO_HOST = tuple(ipaddress.ip_network(net) for net in (
     "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8",
@@ -66,7 +67,7 @@ def chains(policy: Policy, own: Iterable[Interface], host: Iterable[Address], *,
     found: Chains = {"forward": (Entry(Match(), DROP, "a guest is no router"),)}
     for hook, word in HOOKS.items():
         incoming = hook == "input"
-        found[hook] = (*_always(incoming=incoming), *_ends(mine, incoming=incoming, up=up))
+        found[hook] = (*_always(policy.advised, incoming=incoming), *_ends(mine, incoming=incoming, up=up))
         found[f"{word}_known"] = (
             Entry(Match(states=("established", "related")), ACCEPT, "established"),
             Entry(Match(states=("invalid",)), DROP, "invalid"),
@@ -96,9 +97,13 @@ def _per_family(nets: Iterable[IpNetwork]) -> Iterator[tuple[IpNetwork, ...]]:
     yield from (found for found in (v4, v6) if found)
 
 
-def _always(*, incoming: bool) -> Iterator[Entry]:
+def _always(advised: tuple[str, ...], *, incoming: bool) -> Iterator[Entry]:
     yield Entry(Match(iif="lo") if incoming else Match(oif="lo"), ACCEPT, "loopback")
     yield Entry(Match(family=6, protocol=ICMP6, spans=(_NEIGHBOURS,), hop_limit=255), ACCEPT, "neighbour discovery")
+    kind = ((_ADVERTISEMENT, _ADVERTISEMENT),) if incoming else ((_SOLICITATION, _SOLICITATION),)
+    for link in advised:
+        match = Match(family=6, protocol=ICMP6, spans=kind, hop_limit=255)
+        yield Entry(replace(match, iif=link) if incoming else replace(match, oif=link), ACCEPT, "router discovery")
 
 
 def _ends(mine: tuple[tuple[IpNetwork, ...], ...], *, incoming: bool, up: bool) -> Iterator[Entry]:

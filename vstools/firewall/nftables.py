@@ -47,8 +47,8 @@ def _rule(entry: Entry) -> str:
 
 def _words(match: Match) -> Iterator[str]:
     for side, link in (("iif", match.iif), ("oif", match.oif)):
-        if link:
-            yield f'{side} "{link}"'
+        if link:  # by its index, which lo has always; other links are not there yet when the rules are loaded
+            yield f'{side}{"" if link == "lo" else "name"} "{link}"'
     if match.nets:
         elements = (str(net.network_address) if net.prefixlen == net.max_prefixlen else str(net) for net in match.nets)
         header, field = "ip" if match.family == 4 else "ip6", "saddr" if match.source else "daddr"

@@ -1,13 +1,17 @@
 """A guest's packet filter: firewall.conf, the guest's addresses and the host's come together here."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from vstools import log
 from vstools.config import firewall as file
+from vstools.config import guests
 from vstools.config.text import Faults
 from vstools.firewall import backend, live, model
 from vstools.guest import Interface
 from vstools.libc import scratch_network
+from vstools.lifecycle.host import settings
+from vstools.network import plan
 from vstools.paths import Paths
 
 
@@ -16,6 +20,10 @@ def policy(paths: Paths, name: str) -> file.Policy:
     faults = Faults()
     found = file.load(paths.config_of(name) / file.FILE, paths.conf, faults)
     faults.check()
+    if any((paths.config_of(name) / "interfaces").glob(f"*/{guests.ACCEPT_RA}")):
+        host = settings(paths)
+        links = plan.links(guests.load(paths, name), host.networks, host.conf)
+        return replace(found, advised=tuple(link.name for link in links if link.accept_ra))
     return found
 
 

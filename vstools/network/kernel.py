@@ -201,8 +201,8 @@ def fill(ipr: Any, index: int, link: Link, has: Collection[Interface] | None = N
 
     ``has``: the addresses of a link that was filled before; what the kernel makes once, with an address, is made again.
     """
-    for key in ("accept_ra", "autoconf"):
-        sysctl(f"net/ipv6/conf/{link.name}/{key}", "0", needed=False)
+    for key, value in (("autoconf", "0"), ("accept_ra", "1" if link.accept_ra else "0")):
+        sysctl(f"net/ipv6/conf/{link.name}/{key}", value, needed=False)
     has_ipv6 = any(address.version == 6 for address in link.addresses)
     sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0" if has_ipv6 else "1", needed=has_ipv6)
     if has_ipv6:

@@ -35,7 +35,7 @@ class Link:
 
     ``member``: the VLAN's link is a port of a bridge that filters VLANs, and needs no device of the VLAN's own. The
     kernel tells (``devices.resolve``), no file. ``ipvlan``: on a device that is no bridge, the link is an ipvlan and
-    has the device's MAC instead of ``mac``.
+    has the device's MAC instead of ``mac``. ``accept_ra``: its default route comes from routers' advertisements.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Link:
     routes: tuple[Route, ...] = ()
     member: bool = False
     ipvlan: bool = False
+    accept_ra: bool = False
 
     def route_of(self, address: Address) -> Route | None:
         """The default route for packets from an address; None where its network has no gateway."""
@@ -115,6 +116,7 @@ def _link(
         addresses=tuple(interface(nic, network, conf) for nic, network in members),
         routes=tuple(dict.fromkeys(routes)),
         ipvlan=conf.link == "ipvlan",
+        accept_ra=any(nic.accept_ra for nic, _ in members),
     )
 
 

@@ -74,7 +74,7 @@ def prune(ipr: Any, links: dict[int, Link], *, on_link: bool = False) -> None:
     ways = read(ipr)
     routes, rules = _wanted(links)
     for table, net, index, gateway in sorted(ways.routes - routes, key=str):
-        ours = table in TABLES or (table == _MAIN and not net.prefixlen)
+        ours = table in TABLES or (table == _MAIN and not net.prefixlen and not _advised(links, index, gateway))
         if ours or (on_link and table == _MAIN and gateway is None and not net.is_multicast and not net.is_link_local):
             way: dict[str, Any] = {"gateway": str(gateway)} if gateway else {}
             if net.version == 4:
@@ -116,13 +116,19 @@ def _wanted(links: dict[int, Link]) -> "tuple[set[tuple[int, IpNetwork, int | No
     return routes, rules
 
 
+def _advised(links: dict[int, Link], index: int | None, gateway: Address | None) -> bool:
+    """Whether a default route may come from a router's advertisement, whose sender is always link-local."""
+    link = links.get(index) if index is not None else None
+    return link is not None and link.accept_ra and gateway is not None and gateway.is_link_local
+
+
 def strays(ways: "Ways", links: dict[int, Link]) -> list[str]:
     """In words, the default routes, tables and rules that ``prune`` would delete."""
     routes, rules = _wanted(links)
     found = [
         f"the route to {net} in table {table}" if net.prefixlen else f"the default route by {gateway}"
-        for table, net, _, gateway in ways.routes - routes
-        if table in TABLES or (table == _MAIN and not net.prefixlen)
+        for table, net, index, gateway in ways.routes - routes
+        if table in TABLES or (table == _MAIN and not net.prefixlen and not _advised(links, index, gateway))
     ]
     return found + [
         f"the rule for packets from {net}" for net, table in ways.rules if table in TABLES and (net, table) not in rules
