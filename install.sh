@@ -24,7 +24,7 @@ STATE=/var/lib/vs-tools              # what this script changed outside its own 
 SYSTEM=/etc/systemd/system
 COMMANDS="vs-create vs-control vs-enter vs-log vs-net vs-remove vs-template vs-fonctions"
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
-    ca-certificates procps util-linux"
+    python3-iptables ca-certificates procps util-linux"
 SUBIDS=root:131072:4294836224        # LXC refuses ids not listed where the package uidmap is installed
 HERE=$(cd "$(dirname "$0")" && pwd)
 

@@ -116,7 +116,7 @@ SETTINGS = (
     Setting("DEFAULT_TIMEZONE", "timezone", parse_timezone, "time zone"),
     Setting("DEFAULT_LOCALE", "locale", parse_locale, "locale"),
     Setting("STOP_TIMEOUT", "stop_timeout", whole_number(1, 3600), "seconds a guest has to shut down by itself"),
-    Setting("FIREWALL_BACKEND", "firewall_backend", _one_of("auto"), "no effect yet"),
+    Setting("FIREWALL_BACKEND", "firewall_backend", _one_of("auto", "nftables", "iptables"), "what filters for guests"),
     Setting("LINK", "link", _one_of("auto", "ipvlan"), "on devices that are no bridges: macvlan, or ipvlan"),
     Setting("STORAGE", "storage", _one_of("auto"), "no effect yet: a directory below /var/lib/vservers"),
     Setting("STORE", "store", _path, "no effect yet: where a master keeps copies of guests"),

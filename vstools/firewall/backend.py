@@ -2,9 +2,11 @@
 
 from typing import Protocol
 
-from vstools.firewall import nftables
-from vstools.firewall.live import Live
+from vstools.firewall import iptables, nftables, present
+from vstools.firewall.live import NOTHING, Live
 from vstools.firewall.model import Chains
+from vstools.libc import network_namespace
+from vstools.paths import NAMESPACES
 
 
 class Backend(Protocol):
@@ -16,7 +18,10 @@ class Backend(Protocol):
         """The chains in the back end's own words, for people and for ``load``."""
 
     def load(self, netns: str, words: str) -> None:
-        """Put a text in force in a namespace: all of it, or nothing changes and VsError is raised."""
+        """Put a text in force in a namespace: all of it, or nothing changes and VsError is raised.
+
+        The other back end's rules are taken away then: they would go on filtering.
+        """
 
     def saved(self, netns: str) -> str:
         """What is in force, as a text for ``load``; empty where nothing is."""
@@ -24,15 +29,34 @@ class Backend(Protocol):
     def read(self, netns: str) -> Live:
         """What is in force, with counters."""
 
+    def clear(self, netns: str) -> None:
+        """Take away what this back end loaded, where it did."""
 
-BACKENDS: dict[str, Backend] = {"auto": nftables}
+
+BACKENDS: dict[str, Backend] = {"nftables": nftables, "iptables": iptables}
 
 
 def choose(name: str) -> Backend:
-    """The back end that FIREWALL_BACKEND names; ``auto`` takes nftables."""
+    """The back end that FIREWALL_BACKEND names; ``auto`` takes nftables where the kernel has it, else iptables."""
+    if name == "auto":
+        return nftables if present.nf_tables() else iptables
     return BACKENDS[name]
 
 
+def in_force(netns: str) -> tuple[Backend, ...]:
+    """Those that loaded something in a namespace: one, or both where an exchange was cut off between them.
+
+    Where nothing but nftables was ever used, no program is started to know that.
+    """
+    with network_namespace(NAMESPACES / netns):
+        nft, legacy = present.nft_table(nftables.TABLE), present.legacy_tables()
+    return (*((nftables,) if nft else ()), *((iptables,) if legacy else ()))
+
+
 def read(netns: str) -> Live:
-    """What is in force in a namespace, whichever back end loaded it."""
-    return nftables.read(netns)
+    """What is in force in a namespace, whichever back end loaded it; where both did, all that a packet has to pass."""
+    found = [live for live in (tool.read(netns) for tool in in_force(netns)) if live != NOTHING]
+    if len(found) < 2:
+        return found[0] if found else NOTHING
+    hooks = {hook: policy for live in reversed(found) for hook, policy in live.hooks.items()}
+    return Live(hooks, tuple(rule for live in found for rule in live.rules))

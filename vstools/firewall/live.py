@@ -25,25 +25,37 @@ class LiveRule:
 
 @dataclass(frozen=True)
 class Live:
-    """Base chain -> its policy, and all rules in the kernel's order."""
+    """Base chain -> its policy, and all rules in the kernel's order.
+
+    Where each family of addresses has a table of its own, ``parts`` are what each of them holds.
+    """
 
     hooks: dict[str, str]
     rules: tuple[LiveRule, ...]
+    parts: tuple["Live", ...] = ()
 
 
 NOTHING = Live({}, ())
 
 
 def is_up(live: Live) -> dict[str, bool]:
-    """Base chain -> whether the kernel filters there by a file's rules: it drops, and leads to them."""
-    leads = {(rule.chain, rule.verdict) for rule in live.rules}
-    filled = {rule.chain for rule in live.rules}
+    """Base chain -> whether the kernel filters there by a file's rules: it drops, and leads to them.
+
+    A family that the guest has no address of is not led there, but its table holds the rest of the way.
+    """
     return {
         hook: live.hooks.get(hook) == DROP
-        and {(hook, f"{word}_known"), (f"{word}_known", f"{word}_all")} <= leads
-        and f"{word}_all" in filled
+        and (hook, f"{word}_known") in _leads(live)
+        and all(
+            (f"{word}_known", f"{word}_all") in _leads(part) and any(rule.chain == f"{word}_all" for rule in part.rules)
+            for part in live.parts or (live,)
+        )
         for hook, word in HOOKS.items()
     }
+
+
+def _leads(live: Live) -> set[tuple[str, str]]:
+    return {(rule.chain, rule.verdict) for rule in live.rules}
 
 
 def differences(wanted: Live, live: Live) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vstools import run
+from vstools.firewall import present
 from vstools.firewall.live import NOTHING, Live, LiveRule
 from vstools.firewall.model import ACCEPT, DROP, ICMP6, Chains, Entry, Match
 from vstools.libc import network_namespace
@@ -66,16 +67,31 @@ def _words(match: Match) -> Iterator[str]:
         yield f"ct state {','.join(match.states)}"
 
 
-def quotable(words: str) -> str:
+def quotable(words: str, most: int = _COMMENT_MAX) -> str:
     """nft's strings know no escapes, and a ``$`` in a log's prefix is a variable; of a long name the end is kept."""
     plain = "".join(char if " " <= char <= "~" and char not in '"\\$' else "?" for char in words)
-    return plain if len(plain) <= _COMMENT_MAX else f"...{plain[3 - _COMMENT_MAX :]}"
+    return plain if len(plain) <= most else f"...{plain[3 - most :]}"
 
 
 def load(netns: str, words: str) -> None:
-    """Give a text to the kernel, in the guest's namespace: all of it, or nothing changes and VsError is raised."""
+    """Give a text to the kernel, in the guest's namespace: all of it, or nothing changes and VsError is raised.
+
+    Then the legacy tables are emptied, which would go on filtering.
+    """
     with network_namespace(NAMESPACES / netns):
         run.run(["nft", "-f", "-"], stdin=words)
+        others = present.legacy_tables()
+    if others:
+        from vstools.firewall import iptables
+
+        iptables.clear(netns)
+
+
+def clear(netns: str) -> None:
+    """Take our table away, where there is one."""
+    with network_namespace(NAMESPACES / netns):
+        if present.nft_table(TABLE):
+            run.run(["nft", "delete", "table", "inet", TABLE])
 
 
 def saved(netns: str) -> str:

@@ -57,10 +57,10 @@ def load(netns: str, filters: model.Chains, tool: str) -> None:
 
 def saved(netns: str) -> tuple[str, str]:
     """What is in force in a namespace: the name of its back end, and a text to load there again."""
-    for name, each in backend.BACKENDS.items():
-        found = each.saved(netns)
+    for tool in backend.in_force(netns):
+        found = tool.saved(netns)
         if found:
-            return name, found
+            return tool.NAME, found
     return "auto", ""
 
 
