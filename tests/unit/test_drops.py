@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vstools.config.firewall import EVERYBODY, Policy, Rule, Service
 from vstools.errors import Refused
-from vstools.firewall import drops, nflog, nftables
+from vstools.firewall import drops, nflog, nfnetlink, nftables
 from vstools.firewall.live import LiveRule
 from vstools.firewall.nflog import Dropped
 from vstools.firewall.packet import Packet, parse, told
@@ -103,7 +103,7 @@ def test_no_message_crashes_the_netlink_reader(content: bytes) -> None:
     head = struct.pack("=IHHII", 16 + len(content), 4 << 8, 0, 0, 0)
     for message in (content, head + content, head + b"\2\0\0\0" + content):
         list(nflog.packets(message))
-        nflog.answer(message)
+        nfnetlink.error(message)
 
 
 def attribute(kind: int, content: bytes) -> bytes:
@@ -127,10 +127,10 @@ def test_a_message_of_the_kernels_is_read() -> None:
 
 
 def test_the_kernel_is_asked_for_the_group_and_for_numbers() -> None:
-    (asked,) = nflog._messages(nflog.bind_message(0x7673))
+    (asked,) = nfnetlink.messages(nflog.bind_message(0x7673))
     assert asked[0] == 0x401
     assert asked[1][:4] == b"\0\0\x76\x73"
-    assert dict(nflog._attributes(asked[1][4:])) == {
+    assert dict(nfnetlink.attributes(asked[1][4:])) == {
         1: b"\1",
         2: b"\0\0\1\0\2\0",
         4: b"\0\0\0\x0a",

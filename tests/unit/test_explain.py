@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from vstools.config import firewall
 from vstools.config.text import Faults
 from vstools.firewall import explain, model
-from vstools.firewall.live import Live, LiveRule
 from vstools.lifecycle import explain as explained
 from vstools.network import kernel, status
 from vstools.paths import Paths
@@ -272,11 +271,9 @@ def test_what_is_not_in_force_is_said(
     capsys: pytest.CaptureFixture[str], web: Paths, monkeypatch: pytest.MonkeyPatch, file: str, up: bool, note: str
 ) -> None:
     (web.config_of("web") / "firewall.conf").write_text(f"{file}\n")
-    leads = (("input", "from_known"), ("from_known", "from_all"), ("from_all", "drop"))
-    rules = tuple(LiveRule(chain, 0, 0, verdict, "all", "") for chain, verdict in leads)
     monkeypatch.setattr(explained.net, "namespace", lambda *_: "vs10000")
     monkeypatch.setattr(status, "addresses", lambda _: OWN)
-    monkeypatch.setattr(explained.backend, "read", lambda _: Live({"input": "drop"}, rules if up else ()))
+    monkeypatch.setattr(explained.backend, "up", lambda _: {"input": up, "output": False})
     _, out, _ = said(capsys, "--name", "web", "--explain", "from", "10.8.0.1", "tcp:80")
     end = (
         f"; not in force: in the kernel the firewall is {note}" if note else "; to allow: allow from 10.8.0.1 to tcp:80"

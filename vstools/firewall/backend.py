@@ -4,7 +4,7 @@ from typing import Protocol
 
 from vstools.firewall import iptables, nftables, present
 from vstools.firewall.live import NOTHING, Live
-from vstools.firewall.model import Chains
+from vstools.firewall.model import HOOKS, Chains
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
@@ -28,6 +28,9 @@ class Backend(Protocol):
 
     def read(self, netns: str) -> Live:
         """What is in force, with counters."""
+
+    def up(self, netns: str) -> dict[str, bool]:
+        """Base chain -> whether it filters there by the rules of a file (``live.is_up``)."""
 
     def clear(self, netns: str) -> None:
         """Take away what this back end loaded, where it did."""
@@ -60,3 +63,9 @@ def read(netns: str) -> Live:
         return found[0] if found else NOTHING
     hooks = {hook: policy for live in reversed(found) for hook, policy in live.hooks.items()}
     return Live(hooks, tuple(rule for live in found for rule in live.rules))
+
+
+def up(netns: str) -> dict[str, bool]:
+    """Base chain -> whether a namespace is filtered there by the rules of a file."""
+    found = [tool.up(netns) for tool in in_force(netns)]
+    return {hook: any(each[hook] for each in found) for hook in HOOKS}

@@ -12,7 +12,7 @@ from pathlib import Path
 from vstools import run
 from vstools.errors import VsError
 from vstools.firewall import nftables
-from vstools.firewall.live import NOTHING, Live, LiveRule
+from vstools.firewall.live import NOTHING, Live, LiveRule, is_up
 from vstools.firewall.model import ACCEPT, DROP, ICMP6, Chains, Entry, Match
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
@@ -163,6 +163,11 @@ def read(netns: str) -> Live:
         return NOTHING
     hooks = {hook: next((part.hooks[hook] for part in parts if part.hooks[hook] != DROP), DROP) for hook in _BASE}
     return Live(hooks, tuple(rule for part in parts for rule in part.rules), tuple(parts))
+
+
+def up(netns: str) -> dict[str, bool]:
+    """``live.is_up`` of this namespace."""
+    return is_up(read(netns))
 
 
 def _live(line: str, family: str) -> LiveRule | None:

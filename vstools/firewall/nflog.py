@@ -14,23 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vstools.errors import Refused
+from vstools.firewall import nfnetlink
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
 LOCAL_IN, FORWARD, LOCAL_OUT = 1, 2, 3  # enum nf_inet_hooks
 COPY_MAX = 256  # bytes of each packet: the addresses, and some extension headers before the ports
 BUFFER = 4 << 20  # what the kernel keeps for us, in bytes; what comes on top of it is lost, and counted
-_NETLINK_NETFILTER = 12
 _PACKET, _CONFIG = 4 << 8, 4 << 8 | 1  # NFNL_SUBSYS_ULOG with NFULNL_MSG_PACKET, NFULNL_MSG_CONFIG
-_REQUEST, _ACK = 1, 4
-_ERROR = 2
+_ACK = 4
 _CFG_CMD, _CFG_MODE, _CFG_TIMEOUT, _CFG_FLAGS = 1, 2, 4, 6
 _BIND, _COPY_PACKET, _COUNTED = 1, 2, 1
 _DELAY = 10  # hundredths of a second that the kernel may gather packets for
 _PACKET_HDR, _TIMESTAMP, _INDEV, _OUTDEV, _PAYLOAD, _PREFIX, _SEQ = 1, 3, 4, 5, 9, 10, 12
-_HEADER, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("!BBH"), struct.Struct("=HH")
 _RECEIVED_MAX = 1 << 17
-_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Listener:
     def __init__(self, netns: str, group: int) -> None:
         """Raises Refused where somebody else listens, OSError where the kernel cannot log."""
         with network_namespace(NAMESPACES / netns):
-            self._wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+            self._wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nfnetlink.FAMILY)
             self.links = dict(socket.if_nameindex())
         self._expected: int | None = None
         self._overrun = False
@@ -84,7 +81,7 @@ class Listener:
         self._wire.settimeout(5)
         self._wire.send(bind_message(group))
         while True:  # a busy group may tell of packets before it says that it is ours
-            code = answer(self._wire.recv(_RECEIVED_MAX))
+            code = nfnetlink.error(self._wire.recv(_RECEIVED_MAX))
             if code in (errno.EPERM, errno.EBUSY):
                 raise Refused("somebody else listens to what the guest is refused", "only one can: end that one first")
             if code:
@@ -127,69 +124,30 @@ class Listener:
 def bind_message(group: int) -> bytes:
     """Asks for the first bytes of what a group is told, numbered; the kernel answers with an error code."""
     attributes = b"".join((
-        _attribute(_CFG_CMD, struct.pack("!B", _BIND)),
-        _attribute(_CFG_MODE, struct.pack("!IBB", COPY_MAX, _COPY_PACKET, 0)),
-        _attribute(_CFG_TIMEOUT, struct.pack("!I", _DELAY)),
-        _attribute(_CFG_FLAGS, struct.pack("!H", _COUNTED)),
+        nfnetlink.attribute(_CFG_CMD, struct.pack("!B", _BIND)),
+        nfnetlink.attribute(_CFG_MODE, struct.pack("!IBB", COPY_MAX, _COPY_PACKET, 0)),
+        nfnetlink.attribute(_CFG_TIMEOUT, struct.pack("!I", _DELAY)),
+        nfnetlink.attribute(_CFG_FLAGS, struct.pack("!H", _COUNTED)),
     ))  # fmt: skip
-    body = _GENERIC.pack(socket.AF_UNSPEC, 0, group) + attributes
-    return _HEADER.pack(_HEADER.size + len(body), _CONFIG, _REQUEST | _ACK, 1, 0) + body
-
-
-def _attribute(kind: int, content: bytes) -> bytes:
-    padding = b"\0" * (-len(content) % 4)
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(content), kind) + content + padding
-
-
-def answer(content: bytes) -> int | None:
-    """The error code in what the kernel sent, 0 for success; None where it is no answer."""
-    for kind, body in _messages(content):
-        if kind == _ERROR and len(body) >= 4:
-            return -int(struct.unpack_from("=i", body)[0])
-    return None
+    return nfnetlink.request(_CONFIG, socket.AF_UNSPEC, group, attributes, flags=_ACK)
 
 
 def packets(content: bytes) -> Iterator[Dropped]:
     """The packets that one piece from the kernel tells of; what is cut short is left out."""
-    for kind, body in _messages(content):
-        if kind == _PACKET and len(body) >= _GENERIC.size:
-            yield _dropped(dict(_attributes(body[_GENERIC.size :])))
+    for kind, body in nfnetlink.messages(content):
+        if kind == _PACKET:
+            yield _dropped(nfnetlink.body(body))
 
 
-def _dropped(found: dict[int, bytes]) -> Dropped:
+def _dropped(found: nfnetlink.Attributes) -> Dropped:
     stamp = found.get(_TIMESTAMP, b"")
     seconds, micro = struct.unpack("!QQ", stamp) if len(stamp) == 16 else (time.time(), 0)
     hook = found.get(_PACKET_HDR, b"")[2:3]
     return Dropped(
         hook=hook[0] if hook else 0,
-        prefix=found.get(_PREFIX, b"").split(b"\0", 1)[0].decode("ascii", "replace"),
+        prefix=nfnetlink.name(found.get(_PREFIX)),
         payload=found.get(_PAYLOAD, b""),
-        link=_number(found.get(_INDEV) or found.get(_OUTDEV)) or 0,
+        link=nfnetlink.number(found.get(_INDEV) or found.get(_OUTDEV)) or 0,
         time=seconds + micro / 1e6,
-        number=_number(found.get(_SEQ)),
+        number=nfnetlink.number(found.get(_SEQ)),
     )
-
-
-def _number(content: bytes | None) -> int | None:
-    return int.from_bytes(content, "big") if content else None
-
-
-def _messages(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, body) of each netlink message."""
-    at = 0
-    while at + _HEADER.size <= len(content):
-        length, kind, _, _, _ = _HEADER.unpack_from(content, at)
-        if not _HEADER.size <= length <= len(content) - at:
-            return
-        yield kind, content[at + _HEADER.size : at + length]
-        at += length + -length % 4
-
-
-def _attributes(content: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(content):
-        length, kind = _ATTRIBUTE.unpack_from(content, at)
-        if not _ATTRIBUTE.size <= length <= len(content) - at:
-            return
-        yield kind & _TYPE_MASK, content[at + _ATTRIBUTE.size : at + length]
-        at += length + -length % 4

@@ -9,15 +9,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from vstools import run
-from vstools.firewall import present
+from vstools.firewall import nfnetlink, present
 from vstools.firewall.live import NOTHING, Live, LiveRule
-from vstools.firewall.model import ACCEPT, DROP, ICMP6, Chains, Entry, Match
+from vstools.firewall.model import ACCEPT, DROP, HOOKS, ICMP6, Chains, Entry, Match
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
 NAME = "nftables"
 TABLE = "vs"
 LOG_GROUP = 0x7673  # "vs": what is dropped is told to who listens to this NFLOG group (``man 8 nft``, log)
+_INET = 1  # NFPROTO_INET
+_GETCHAIN, _GETRULE = 0x0A04, 0x0A07  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_* (linux/netfilter/nf_tables.h)
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 4, 5, 6  # NFTA_CHAIN_*
+_HOOK_NUMBER = 1  # NFTA_HOOK_HOOKNUM
+_HOOK_NUMBERS = (1, 3)  # NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT
+_NF_DROP = b"\0\0\0\0"
+_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4  # NFTA_RULE_*
+_EXPR_NAME, _EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT, _VERDICT_CHAIN = 1, 2, 2, 2, 2
 _COMMENT_MAX = 120  # the kernel's userdata has room for 128 bytes, as has a log's prefix
 _BASE = ("input", "output", "forward")
 _PORTS = {6: "tcp dport", 17: "udp dport", 1: "icmp type", ICMP6: "icmpv6 type"}
@@ -99,6 +107,49 @@ def saved(netns: str) -> str:
     with network_namespace(NAMESPACES / netns):
         listed = run.run(["nft", "--stateless", "list", "table", "inet", TABLE], check=False)
     return "" if listed.code else f"table inet {TABLE} {{ }}\nflush table inet {TABLE}\n{listed.out}"
+
+
+def up(netns: str) -> dict[str, bool]:
+    """``live.is_up`` of this namespace, asked by netlink: a program that lists rules takes longer than all the rest."""
+    with network_namespace(NAMESPACES / netns):
+        chains = {
+            nfnetlink.name(found.get(_CHAIN_NAME)): found
+            for found in nfnetlink.dump(_GETCHAIN, _INET)
+            if nfnetlink.name(found.get(_CHAIN_TABLE)) == TABLE
+        }
+        return {
+            hook: _drops(chains.get(hook, {}), number)
+            and _goes(hook, f"{word}_known")
+            and _goes(f"{word}_known", f"{word}_all")
+            and (nfnetlink.number(chains[f"{word}_all"].get(_CHAIN_USE)) or 0)
+            > 1  # a rule leads there, others are in it
+            for number, (hook, word) in zip(_HOOK_NUMBERS, HOOKS.items(), strict=True)
+        }
+
+
+def _drops(chain: nfnetlink.Attributes, number: int) -> bool:
+    """Whether a chain is hooked at its place with the policy drop."""
+    hook = dict(nfnetlink.attributes(chain.get(_CHAIN_HOOK, b"")))
+    return nfnetlink.number(hook.get(_HOOK_NUMBER)) == number and chain.get(_CHAIN_POLICY) == _NF_DROP
+
+
+def _goes(chain: str, target: str) -> bool:
+    """Whether one of a chain's rules leads to another chain."""
+    wanted = (nfnetlink.named(_RULE_TABLE, TABLE), nfnetlink.named(_RULE_CHAIN, chain))
+    return any(
+        target in _targets(rule.get(_RULE_EXPRESSIONS, b"")) for rule in nfnetlink.dump(_GETRULE, _INET, *wanted)
+    )
+
+
+def _targets(expressions: bytes) -> Iterator[str]:
+    """The chains that a rule's expressions lead to: a verdict is an ``immediate`` value."""
+    for _, element in nfnetlink.attributes(expressions):
+        found = dict(nfnetlink.attributes(element))
+        if nfnetlink.name(found.get(_EXPR_NAME)) != "immediate":
+            continue
+        for inner in (_EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT):
+            found = dict(nfnetlink.attributes(found.get(inner, b"")))
+        yield nfnetlink.name(found.get(_VERDICT_CHAIN))
 
 
 def read(netns: str) -> Live:

@@ -1,27 +1,23 @@
 """Which packet filters the kernel has, asked without starting a program."""
 
-import socket
-import struct
 from pathlib import Path
 
-_NETLINK_NETFILTER = 12
+from vstools.firewall import nfnetlink
+
 _GETTABLE, _GETGEN = 0x0A01, 0x0A10  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_* (linux/netfilter/nf_tables.h)
 _INET = 1  # NFPROTO_INET
 _TABLE_NAME = 1  # NFTA_TABLE_NAME
-_REQUEST, _ERROR = 1, 2  # NLM_F_REQUEST, NLMSG_ERROR
 _LEGACY = ("ip_tables_names", "ip6_tables_names")
 
 
 def nf_tables() -> bool:
     """Whether the kernel has nf_tables: it then tells the number of the ruleset's last change."""
-    return _answers(_GETGEN)
+    return nfnetlink.knows(nfnetlink.request(_GETGEN, _INET))
 
 
 def nft_table(name: str) -> bool:
     """Whether this thread's network namespace has an nft table of this name in the family inet."""
-    text = name.encode() + b"\0"
-    attribute = struct.pack("=HH", 4 + len(text), _TABLE_NAME) + text
-    return _answers(_GETTABLE, attribute + b"\0" * (-len(attribute) % 4))
+    return nfnetlink.knows(nfnetlink.request(_GETTABLE, _INET, 0, nfnetlink.named(_TABLE_NAME, name)))
 
 
 def legacy_tables() -> bool:
@@ -32,18 +28,3 @@ def legacy_tables() -> bool:
         if path.exists():  # it comes with the kernel's module
             found += path.read_text().split()
     return "filter" in found
-
-
-def _answers(kind: int, attributes: bytes = b"") -> bool:
-    """Whether nf_tables answers a request with something else than an error (``man 7 netlink``)."""
-    body = struct.pack("=BBH", _INET, 0, 0) + attributes
-    header = struct.pack("=IHHII", 16 + len(body), kind, _REQUEST, 1, 0)
-    try:
-        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-    except OSError:  # a kernel without nfnetlink
-        return False
-    with netlink:
-        netlink.settimeout(10)
-        netlink.send(header + body)
-        answer = netlink.recv(8192)
-    return bool(struct.unpack_from("=H", answer, 4)[0] != _ERROR)

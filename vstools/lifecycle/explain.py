@@ -11,7 +11,7 @@ from vstools.config.firewall import FILE, ICMP, ICMP6, Policy, Service, parse_se
 from vstools.config.text import LIMIT
 from vstools.errors import Refused, VsError
 from vstools.files import read_bounded
-from vstools.firewall import backend, explain, live, model
+from vstools.firewall import backend, explain, model
 from vstools.guest import Address, Interface, parse_address
 from vstools.lifecycle import filtering, net
 from vstools.lifecycle.host import settings
@@ -86,7 +86,7 @@ def answers(paths: Paths, name: str, asked: Question) -> tuple[Answer, ...]:
     found = _answers(paths.config_of(name) / FILE, policy, asked, own, hosts)
     if netns is None:
         return tuple(found)
-    filtered = live.is_up(backend.read(netns))["input" if asked.incoming else "output"]
+    filtered = backend.up(netns)["input" if asked.incoming else "output"]
     return tuple(replace(answer, filtered=filtered, in_force=filtered == policy.enabled) for answer in found)
 
 

@@ -66,7 +66,7 @@ def saved(netns: str) -> tuple[str, str]:
 
 def is_up(netns: str) -> bool:
     """Whether the kernel filters in a namespace by the rules of a file, at least in one direction."""
-    return any(live.is_up(backend.read(netns)).values())
+    return any(backend.up(netns).values())
 
 
 def differences(netns: str, filters: model.Chains, tool: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def state(paths: Paths, name: str) -> tuple[Line, ...]:
     from vstools.network import status
 
     host = settings(paths)
-    filters = live.is_up(backend.read(netns))
+    filters = backend.up(netns)
     return tuple(
         Line(one.address, one.vlan, one.route, filters["input"], filters["output"])
         for one in status.state(netns, plan.links(guest, host.networks, host.conf))
