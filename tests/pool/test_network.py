@@ -111,19 +111,28 @@ bridge vlan add dev eth1 vid 2 && bridge vlan add dev eth1 vid 3
 
 FORGED = 5
 FORGE = f"""
-import socket
-wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-for vlan in [2] * {FORGED} + [3] * {FORGED}:
-    wire.sendto(b"\\xff" * 6 + b"\\2" * 6 + bytes((0x81, 0, 0, vlan, 8, 6)) + b"\\0" * 46, ("eth0", 0))
+import os, socket, sys, time
+def wire(guest):
+    context = open(f"/etc/vservers/{{guest}}/context").read().strip()
+    os.setns(os.open(f"/run/netns/vs{{context}}", os.O_RDONLY), os.CLONE_NEWNET)
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+source = bytes((2, 2, 2, 2, 2, 2))
+a, b, c = map(wire, "abc")
+for vlan in [3] * {FORGED} + [2] * {FORGED}:
+    a.sendto(bytes([255] * 6) + source + bytes((0x81, 0, 0, vlan, 8, 6)) + bytes(46), ("eth0", 0))
+def count(wire, wanted):
+    found, end = 0, time.monotonic() + 5
+    while found < wanted and time.monotonic() < end:
+        wire.settimeout(max(end - time.monotonic(), 0.01))
+        try:
+            found += wire.recv(2048)[6:12] == source
+        except TimeoutError:
+            break
+    return found
+print(count(c, {FORGED}), count(b, 1))
 """
-"""Broadcasts with the tags of both VLANs: root in the guest cannot send such frames, the host does it for the test."""
-
-
-def received(hosts: "Hosts") -> dict[str, int]:
-    """How many frames the links of b and c have received."""
-    line = "ip netns exec vs$(cat /etc/vservers/{}/context) cat /sys/class/net/eth0/statistics/rx_packets"
-    said = hosts.ok(FIRST, "; ".join(line.format(name) for name in "bc"))
-    return dict(zip("bc", map(int, said.split()), strict=True))
+"""Broadcasts with the tags of both VLANs from a's link: root in the guest cannot send such frames, the host does it for
+the test. Says how many came to c, in the same VLAN, and to b, in the other."""
 
 
 def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> None:
@@ -142,11 +151,7 @@ def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> Non
     in_guest(hosts, FIRST, "a", PING.format("10.99.2.12"), PING.format("10.99.2.11"))
     hosts.ok(FIRST, f"{reach('10.99.3.0/24', 'a')}; {reach('10.99.2.0/24', 'b')}")
     in_guest(hosts, FIRST, "a", NO_PING.format("10.99.3.10"))
-    before = received(hosts)
-    hosts.ok(FIRST, f"ip netns exec vs$(cat /etc/vservers/a/context) python3 -c {shlex.quote(FORGE)}")
-    after = received(hosts)
-    assert after["b"] == before["b"], "a tag of a guest's own making brought it into another VLAN"
-    assert after["c"] >= before["c"] + FORGED, "those with the tag of its own VLAN came"
+    assert hosts.ok(FIRST, f"python3 -c {shlex.quote(FORGE)}") == f"{FORGED} 0\n"
     hosts.ok(FIRST, "bridge vlan add vid 3 dev vs$(cat /etc/vservers/a/context).0")
     assert ":a:10.99.2.10:down:" in hosts.ok(FIRST, "vs-net --name a"), "it is a member of another VLAN as well"
     hosts.ok(FIRST, "vs-control --name a --stop; bridge vlan show | grep -q vs && vs-control --all --stop")
