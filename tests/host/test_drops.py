@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import test_firewall
 from conftest import wait
-from test_firewall import GUEST, GUEST6, HOST, NET, NET6, SELF, WORLD, WORLD6, Net, open_ways, ping, tcp, udp
+from filtered import GUEST, GUEST6, HOST, HOST6, NET, NET6, OTHER, SELF, WORLD, WORLD6, Net, open_ways, ping, tcp, udp
 
 from vstools.firewall.nftables import LOG_GROUP
 from vstools.lifecycle import explain
@@ -23,6 +23,35 @@ from vstools.paths import Paths
 machine, net = test_firewall.machine, test_firewall.net
 NFLOG_TABLE = "/proc/thread-self/net/netfilter/nfnetlink_log"
 PROBES = {"tcp": tcp, "udp": udp, "icmp": ping}
+VOCABULARY = {
+    "addresses": [
+        "any",
+        "0/0",
+        "::/0",
+        f"{NET}.0/24",
+        f"{NET6}:/64",
+        f"{NET}.192/26",
+        WORLD,
+        WORLD6,
+        OTHER,
+        HOST,
+        HOST6,
+    ],
+    "services": [
+        "all",
+        "tcp",
+        "udp:80",
+        "tcp:79-81",
+        "tcp:81",
+        "icmp",
+        "icmp:echo-reply",
+        "icmp6:echo-request",
+        "icmp6",
+        "1",
+        "58",
+        "6",
+    ],
+}
 Row = dict[str, Any]
 
 
@@ -314,10 +343,10 @@ def verdicts(net: Net) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_is_explained_is_what_happens(net: Net, seed: int) -> None:
     chance = random.Random(100 + seed)  # noqa: S311 - the same policies each time
-    words = test_firewall.VOCABULARY
+    words = VOCABULARY
     lines = [
         f"{chance.choice(('allow', 'allow', 'deny'))} {chance.choice(('from', 'to'))} "
         f"{','.join(chance.sample(words['addresses'], 3))} to {','.join(chance.sample(words['services'], 3))}"
