@@ -12,6 +12,7 @@ import ctypes
 import ctypes.util
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -24,9 +25,9 @@ OURS = "from_known"
 BASE = ("INPUT", "FORWARD", "OUTPUT")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 _NAMES = {number: name for name, number in _PROTOCOLS.items()}
-_ADDRESSES = {"-s": ("src", "smsk"), "-d": ("dst", "dmsk")}
+_ADDRESSES = {"-s": ("src", "smsk", 8), "-d": ("dst", "dmsk", 16)}
 _LINKS = {"-i": ("iniface", 1), "-o": ("outiface", 2)}
-"""Word -> field, and the bit of invflags that turns it round (linux/netfilter_ipv4/ip_tables.h, and for IPv6 alike)."""
+"""Word -> fields, and the bit of invflags that turns it round (linux/netfilter_ipv4/ip_tables.h; IPv6 has the same)."""
 _STRINGS = ("comment", "nflog-prefix", "u32")
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 _SCRATCH = (ctypes.c_ubyte * 4096)()
@@ -64,9 +65,9 @@ class Family:
     """The table ``filter`` of a family: nothing changes in the kernel before ``commit``."""
 
     def __init__(self, iptc: Any, word: str) -> None:
-        table, self._rule, self._header = {
-            "IPv4": (iptc.Table, iptc.Rule, "ip"),
-            "IPv6": (iptc.Table6, iptc.Rule6, "ipv6"),
+        table, self._rule, self._header, self._family = {
+            "IPv4": (iptc.Table, iptc.Rule, "ip", socket.AF_INET),
+            "IPv6": (iptc.Table6, iptc.Rule6, "ipv6", socket.AF_INET6),
         }[word]
         try:
             self.table = table(iptc.Table.FILTER, autocommit=False)
@@ -96,18 +97,32 @@ class Family:
                 self.table.create_chain(chain)
             else:
                 self.table.set_policy(chain, policy)
+        known: dict[tuple[tuple[str, ...], ...], bytes] = {}  # most of many rules differ in their addresses alone
         for (_, (chain,)), *options in rules:
-            self.table.append_entry(chain, self._encoded(options))
+            rest = tuple((word, *values) for word, values in options if word not in _ADDRESSES)
+            if rest not in known:
+                known[rest] = bytes(self._encoded((word, list(values)) for word, *values in rest))
+            ends = [(word, values[0]) for word, values in options if word in _ADDRESSES]
+            self.table.append_entry(chain, self._addressed(known[rest], ends))
+
+    def _addressed(self, encoded: bytes, ends: Iterable[tuple[str, str]]) -> Any:
+        """A rule with addresses, which stand first in it."""
+        rule = self._rule()
+        for word, value in ends:
+            setattr(rule, _ADDRESSES[word][0], value)
+        buffer = (ctypes.c_ubyte * len(encoded)).from_buffer_copy(encoded)
+        made, header = getattr(type(rule.entry).from_buffer(buffer), self._header), getattr(rule.entry, self._header)
+        ctypes.memmove(ctypes.byref(made), ctypes.byref(header), type(header).iniface.offset)
+        made.invflags |= header.invflags
+        return buffer
 
     def _encoded(self, options: Iterable[Option]) -> Any:
-        """A rule as the kernel has it."""
+        """A rule without its addresses, as the kernel has it."""
         rule, part = self._rule(), None
         header = getattr(rule.entry, self._header)
         for word, values in options:
             value = values[0] if values else ""
-            if word in _ADDRESSES:
-                setattr(rule, _ADDRESSES[word][0], value)
-            elif word in _LINKS:  # python-iptables itself compares but one bit of each byte for IPv6
+            if word in _LINKS:  # python-iptables itself compares but one bit of each byte for IPv6
                 (field, inverted), name = _LINKS[word], value.removeprefix("!").encode()
                 setattr(header, field, name)
                 setattr(header, f"{field}_mask", b"\xff" * (len(name) + 1))
@@ -128,17 +143,35 @@ class Family:
         for chain in chains:
             policy, _ = self.table.get_policy(chain.name)
             yield f":{chain.name} {policy.name if policy else '-'} [0:0]"
+        known: dict[tuple[Any, ...], str] = {}
         for chain in chains:
-            for rule in chain.rules:
-                counters = "[{}:{}] ".format(*rule.get_counters()) if counted else ""
-                yield f"{counters}-A {chain.name} {' '.join(self._told(rule)).rstrip()}"
+            entry = self.table.first_rule(chain.name)
+            while entry:
+                header = getattr(entry, self._header)
+                begin = type(header).iniface.offset
+                jump = self.table.get_target(entry)
+                flags = bytes(header)[begin:]
+                key = (
+                    jump,
+                    flags,
+                    ctypes.string_at(ctypes.byref(entry.elems), entry.next_offset - ctypes.sizeof(entry)),
+                )
+                if key not in known:
+                    known[key] = " ".join(self._told(self.table.create_rule(entry, chain))).rstrip()
+                counters = f"[{entry.counters.pcnt}:{entry.counters.bcnt}] " if counted else ""
+                yield f"{counters}-A {chain.name} {''.join(self._ends(header))}{known[key]}"
+                entry = self.table.next_rule(entry)
+
+    def _ends(self, header: Any) -> Iterator[str]:
+        """The addresses of a rule."""
+        for word, (field, mask, inverted) in _ADDRESSES.items():
+            if prefix := sum(byte.bit_count() for byte in bytes(getattr(header, mask))):
+                address = socket.inet_ntop(self._family, bytes(getattr(header, field)))
+                yield f"{word} {'!' if header.invflags & inverted else ''}{address}/{prefix} "
 
     def _told(self, rule: Any) -> Iterator[str]:
-        """The options of a rule, in iptables-save's order."""
+        """The options of a rule but for its addresses, in iptables-save's order."""
         header = getattr(rule.entry, self._header)
-        for word, (field, mask) in _ADDRESSES.items():
-            if prefix := sum(byte.bit_count() for byte in bytes(getattr(header, mask))):
-                yield f"{word} {getattr(rule, field).partition('/')[0]}/{prefix}"
         for word, (field, inverted) in _LINKS.items():
             if name := getattr(header, field).decode():
                 yield f"{word} {'!' if header.invflags & inverted else ''}{name}"
