@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NET
+from conftest import NET, wait
 from filtered import (
     ALL_OF_WORLD,
     GUEST,
@@ -213,3 +213,24 @@ def test_multicast_and_broadcast_do_not_reach_the_host(net: Net) -> None:
             with pytest.raises(PermissionError):
                 sender.sendto(b"x", (address, 7))
     assert net.counted("the host is isolated") >= 3
+
+
+def test_only_the_loopback_link_is_loopback(net: Net) -> None:
+    """A link whose name has the same lowest bits in each letter; python-iptables looks at no others for IPv6."""
+    sh(f"""
+    ip link add be netns {net.guest.netns} type veth peer name peer netns world
+    ip -n {net.guest.netns} address add fd99:9::1/64 nodad dev be; ip -n {net.guest.netns} link set be up
+    ip -n world address add fd99:9::2/64 nodad dev peer; ip -n world link set peer up
+    """)
+    try:
+        with (
+            net.guest.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server,
+            net.world.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
+        ):
+            server.bind(("fd99:9::1", 7))
+            client.sendto(b"x", ("fd99:9::1", 7))
+            wait(lambda: net.counted("not an address of the guest") > 0)
+            with pytest.raises(TimeoutError):
+                server.recv(16)
+    finally:
+        sh("ip -n world link delete peer")

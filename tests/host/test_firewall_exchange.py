@@ -157,3 +157,18 @@ def test_what_is_saved_can_be_loaded_again(net: Net) -> None:
     chosen.load(netns, before)
     assert chosen.saved(netns) == before
     assert [{**rule, "packets": 0, "bytes": 0} for rule in net.live()] == live
+
+
+def test_the_kernels_own_tools_see_the_same_rules(net: Net) -> None:
+    net.filtered_by("iptables")
+    net.rules(
+        "enable", "deny from any to tcp:1-5,tcp:9,icmp:8,icmp:255,icmp6,0,47", "allow to 10.1.0.0/16,fd00::/9 to all"
+    )
+    names = {"-p gre ": "-p 47 ", "-p ipv6-icmp ": "-p icmpv6 ", '"': ""}
+    told = [net.within(f"{tool}-save") for tool in ("iptables-legacy", "ip6tables-legacy")]
+    for ours, theirs in zip(iptables.saved(net.guest.netns).split("# IPv6"), told, strict=True):
+        same = [[line for line in text.splitlines() if line.startswith("-A")] for text in (ours, theirs)]
+        for old, new in names.items():
+            same = [[line.replace(old, new) for line in lines] for lines in same]
+        assert same[0] == same[1]
+        assert len(same[0]) > 30
