@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from vstools.firewall import iptables, nftables, present
+from vstools.firewall import nftables, present
 from vstools.firewall.live import NOTHING, Live
 from vstools.firewall.model import HOOKS, Chains
 from vstools.libc import network_namespace
@@ -36,14 +36,18 @@ class Backend(Protocol):
         """Take away what this back end loaded, where it did."""
 
 
-BACKENDS: dict[str, Backend] = {"nftables": nftables, "iptables": iptables}
-
-
 def choose(name: str) -> Backend:
     """The back end that FIREWALL_BACKEND names; ``auto`` takes nftables where the kernel has it, else iptables."""
-    if name == "auto":
-        return nftables if present.nf_tables() else iptables
-    return BACKENDS[name]
+    if name == "iptables" or (name == "auto" and not present.nf_tables()):
+        return _iptables()
+    return nftables
+
+
+def _iptables() -> Backend:
+    """Loaded where it is used: hosts that never do shall not pay for it."""
+    from vstools.firewall import iptables
+
+    return iptables
 
 
 def in_force(netns: str) -> tuple[Backend, ...]:
@@ -53,7 +57,7 @@ def in_force(netns: str) -> tuple[Backend, ...]:
     """
     with network_namespace(NAMESPACES / netns):
         nft, legacy = present.nft_table(nftables.TABLE), present.legacy_tables()
-    return (*((nftables,) if nft else ()), *((iptables,) if legacy else ()))
+    return (*((nftables,) if nft else ()), *((_iptables(),) if legacy else ()))
 
 
 def read(netns: str) -> Live:

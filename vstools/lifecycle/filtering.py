@@ -34,11 +34,10 @@ def chains(said: file.Policy, own: Iterable[Interface], *, up: bool = True) -> m
     return model.chains(said, own, (address.ip for address in kernel.host_addresses()), up=up)
 
 
-def wanted(paths: Paths, name: str, netns: str, *, up: bool) -> model.Chains:
-    """The filter for the addresses that a running guest has; raises BadFiles when firewall.conf has faults."""
+def wanted(said: file.Policy, name: str, netns: str, *, up: bool) -> model.Chains:
+    """The filter that a policy means for the addresses that a running guest has."""
     from vstools.network import status
 
-    said = policy(paths, name)
     if up and not said.enabled:
         log.warn(f"guest {name}: its {file.FILE} says disable, so everything but forged addresses and the host passes")
     return chains(said, status.addresses(netns), up=up)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from vstools import log
 from vstools.alive import is_running
@@ -11,6 +12,9 @@ from vstools.lifecycle import confirm, filtering, phases, presence
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
+
+if TYPE_CHECKING:
+    from vstools.config.firewall import Policy
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def repair(paths: Paths, name: str) -> tuple[str, ...]:
         if found:
             with log.change("repair the network", name):
                 mend_links(paths, name)
-                _load_rules(paths, name, up=True)
+                _load_rules(paths, name, filtering.policy(paths, name), up=True)
     return found
 
 
@@ -68,19 +72,19 @@ def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None)
     """
     with guest_lock(paths, name):
         needed(paths, name)
-        filtering.policy(paths, name)
+        policy = filtering.policy(paths, name)
         with (
             confirm.around(paths, name, seconds, lambda: pending(paths, name)),
             log.change(f"network {parts}", name),
         ):
             if parts.fw:
-                _load_rules(paths, name, up=True)
+                _load_rules(paths, name, policy, up=True)
             if parts.vlan or parts.route:
                 mend_links(paths, name)
             if parts.vlan is False or parts.route is False:
                 _take_down(paths, name, vlan=parts.vlan is False, route=parts.route is False)
             if parts.fw is False:
-                _load_rules(paths, name, up=False)
+                _load_rules(paths, name, policy, up=False)
 
 
 def pending(paths: Paths, name: str) -> confirm.Pending:
@@ -127,14 +131,16 @@ def needed(paths: Paths, name: str) -> phases.Record:
     return record
 
 
-def _load_rules(paths: Paths, name: str, *, up: bool) -> None:
-    """Put the rules of firewall.conf in force, or let everything pass; what is open stays open."""
+def _load_rules(paths: Paths, name: str, policy: "Policy", *, up: bool) -> None:
+    """Put the rules of a policy in force, or let everything pass; what is open stays open."""
     with runtime_lock(paths, name):
         netns = needed(paths, name).netns
-        filtering.load(netns, filtering.wanted(paths, name, netns, up=up), settings(paths).conf.firewall_backend)
+        filters = filtering.wanted(policy, name, netns, up=up)
+        filtering.load(netns, filters, settings(paths).conf.firewall_backend)
 
 
 def ruleset(paths: Paths, name: str, *, up: bool) -> str:
     """What would be loaded now, as the back end reads it; raises Refused when the guest does not run."""
     netns = needed(paths, name).netns
-    return filtering.text(filtering.wanted(paths, name, netns, up=up), settings(paths).conf.firewall_backend)
+    filters = filtering.wanted(filtering.policy(paths, name), name, netns, up=up)
+    return filtering.text(filters, settings(paths).conf.firewall_backend)
