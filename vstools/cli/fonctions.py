@@ -15,7 +15,8 @@ from vstools.paths import Paths
 
 _READS = frozenset({
     "guest_names", "guest_read", "guest_state", "guest_decide_start", "guest_init_pid", "guest_lxc_state",
-    "host_settings", "host_contexts", "host_addresses_of_guests", "demo_address", "demo_reach",
+    "guest_network_differences", "host_settings", "host_contexts", "host_addresses_of_guests", "demo_address",
+    "demo_reach",
 })  # fmt: skip
 """Functions that change nothing, and so leave no line in syslog."""
 
@@ -24,7 +25,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
     """Name -> (arguments, function of Paths and those arguments); imported only when this command runs."""
     from vstools import lxc
     from vstools.config import guests
-    from vstools.lifecycle import control, demo, host, phases, sweep
+    from vstools.lifecycle import control, demo, host, phases, sweep, upkeep
     from vstools.network import local
     from vstools.storage import plain
 
@@ -37,6 +38,8 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
         "guest_decide_start": ("NAME", phases.decide),
         "guest_announce": ("NAME", phases.announce),
         "guest_undo": ("NAME", phases.cleanup),
+        "guest_network_differences": ("NAME", upkeep.differences),
+        "guest_network_repair": ("NAME", upkeep.repair),
         "guest_init_pid": ("NAME", lxc.init_pid),
         "guest_lxc_state": ("NAME", lxc.state),
         "host_settings": ("", host.settings),
