@@ -15,8 +15,8 @@ from vstools.paths import Paths
 
 _READS = frozenset({
     "guest_names", "guest_read", "guest_state", "guest_decide_start", "guest_init_pid", "guest_lxc_state",
-    "guest_network_differences", "host_settings", "host_contexts", "host_addresses_of_guests", "demo_address",
-    "demo_reach",
+    "guest_network_differences", "guest_stats", "host_settings", "host_contexts", "host_addresses_of_guests",
+    "demo_address", "demo_reach",
 })  # fmt: skip
 """Functions that change nothing, and so leave no line in syslog."""
 
@@ -25,7 +25,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
     """Name -> (arguments, function of Paths and those arguments); imported only when this command runs."""
     from vstools import lxc
     from vstools.config import guests
-    from vstools.lifecycle import control, demo, host, phases, sweep, upkeep
+    from vstools.lifecycle import control, demo, host, phases, stats, sweep, upkeep
     from vstools.network import local
     from vstools.storage import plain
 
@@ -42,6 +42,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
         "guest_network_repair": ("NAME", upkeep.repair),
         "guest_init_pid": ("NAME", lxc.init_pid),
         "guest_lxc_state": ("NAME", lxc.state),
+        "guest_stats": ("NAME", stats.one),
         "host_settings": ("", host.settings),
         "host_contexts": ("", guests.contexts_in_use),
         "host_addresses_of_guests": ("", guests.addresses_in_use),

@@ -19,7 +19,9 @@ COMMANDS = {
     "vs-enter": ("enter", "enter"),
     "vs-log": ("logs", "log"),
     "vs-net": ("net", "net"),
+    "vs-ps": ("ps", "ps"),
     "vs-remove": ("remove", "remove"),
+    "vs-stats": ("stats", "stats"),
     "vs-template": ("template", "template"),
     "vs-fonctions": ("fonctions", "fonctions"),
 }
