@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import cli, create, net
+from bench import cli, create, net, stats
 from bench.programs import BenchError
 from bench.report import Report, as_json, as_table
 
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         ("create", create, "create and start a guest until its init runs, and stop it"),
         ("cli", cli, "ask for a guest's state"),
         ("net", net, "send through a guest's firewall, and load it"),
+        ("stats", stats, "tell what 200 guests use"),
     ):
         bench = benches.add_parser(name, help=sentence, description=module.__doc__)
         bench.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="rounds that count (5)")

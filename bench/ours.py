@@ -44,6 +44,11 @@ class Ours:
         (defaults / "context.next").write_text(f"{FIRST_CONTEXT}\n")
 
     @property
+    def root(self) -> Path:
+        """Where its files are."""
+        return self._root
+
+    @property
     def environment(self) -> dict[str, str]:
         return {"VS_TOOLS_ROOT": str(self._root)}
 

@@ -134,6 +134,14 @@ class Peer:
             self._way = "unprivileged, chowns the tree" if chowned else "unprivileged, idmaps the tree"
         run(self._client("delete", guest), env=self._env)
 
+    def make(self, guest: str) -> None:
+        """Make a container and do not start it."""
+        run(self._client("init", _IMAGE, guest), env=self._env)
+
+    def listing(self) -> tuple[list[str], dict[str, str]]:
+        """The command that lists all containers, and its environment."""
+        return [str(word) for word in self._client("list")], self._env
+
     def facts(self) -> dict[str, str]:
         return {self.name: f"{self._version} ({self._way})"}
 
