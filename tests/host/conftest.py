@@ -109,8 +109,9 @@ class Host:
 
 
 def _networks() -> None:
-    """The test run's own network: no bridge is left of the test before."""
+    """The test run's own network: no bridge is left of the test before, nor the rules for it."""
     subprocess.run(["ip", "link", "delete", "vsbr0"], stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(["nft", "delete", "table", "ip", "vs_local"], stderr=subprocess.DEVNULL, check=False)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import NET, Host, create
+from wire import bridge, machine
 
 INTERNET = "198.51.100"
 """TEST-NET-2: the world outside, a namespace behind a second link of the test run's own."""
@@ -121,6 +122,22 @@ def test_host_that_forwarded_nothing_forwards_for_its_guests_alone(internet: str
         assert host.inside("web", f"nc -w 3 {internet} 7 < /dev/null").out == "world\n"
     finally:
         _sh("ip link delete lan0; ip netns delete third")
+
+
+def test_what_other_bridges_pass_on_is_not_forwarding(host: Host, small: Path) -> None:
+    """With br_netfilter the frames of all bridges come by the host's rules for what it forwards."""
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+    seen = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if seen.exists():
+        seen.write_text("1")
+    assert create(host, "web", 10, small, "--start").code == 0
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
+    with (
+        bridge("vst0"),
+        machine("vsleft", "vst0", "203.0.113.1/24") as left,
+        machine("vsright", "vst0", "203.0.113.2/24"),
+    ):
+        left.sh("ping -c 1 -W 5 203.0.113.2")
 
 
 def test_host_that_is_a_router_stays_one(internet: str, host: Host, small: Path) -> None:
