@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,40 @@ def scratch_network() -> Iterator[Path]:
             os.close(fresh)
     finally:
         os.close(own)
+
+
+class _Addresses(ctypes.Structure):
+    """``struct ifaddrs`` (``man 3 getifaddrs``), as far as it is read."""
+
+
+_Addresses._fields_ = [
+    ("next", ctypes.POINTER(_Addresses)),
+    ("name", ctypes.c_char_p),
+    ("flags", ctypes.c_uint),
+    ("address", ctypes.c_void_p),
+    ("netmask", ctypes.c_void_p),
+]
+_PLACES: dict[int, tuple[int, int]] = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
+"""Family -> where its address lies in a sockaddr, and how long it is."""
+
+
+def interface_addresses() -> tuple[tuple[str, bytes, int], ...]:
+    """(link, address, prefix length) of every IPv4 and IPv6 address of this thread's network namespace."""
+    first = ctypes.POINTER(_Addresses)()
+    _check(_LIBC.getifaddrs(ctypes.byref(first)), "the addresses")
+    found, entry = [], first
+    try:
+        while entry:
+            content = entry.contents
+            family = ctypes.c_ushort.from_address(content.address).value if content.address else 0
+            if family in _PLACES and content.netmask:
+                start, length = _PLACES[family]
+                address, mask = (ctypes.string_at(at + start, length) for at in (content.address, content.netmask))
+                found.append((os.fsdecode(content.name), address, int.from_bytes(mask, "big").bit_count()))
+            entry = content.next
+    finally:
+        _LIBC.freeifaddrs(first)
+    return tuple(found)
 
 
 def sync_filesystem(descriptor: int) -> None:

@@ -13,7 +13,7 @@ from vstools.config import firewall
 from vstools.config.text import Faults
 from vstools.firewall import explain, model
 from vstools.lifecycle import explain as explained
-from vstools.network import kernel, status
+from vstools.network import devices, namespace
 from vstools.paths import Paths
 
 from .made import guest, nic, saved
@@ -165,7 +165,9 @@ def web(as_root: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     (as_root.conf / "create.conf").write_text("DEFAULT_DEVICE=vsbr0\nDEFAULT_PREFIX=24\n")
     (as_root.conf / "networks.conf").write_text("0:10.7.1.0/24,10.7.1.1\n0:2001:db8:7::/64,2001:db8:7::1\n")
     saved(as_root, guest(nics=(nic("10.7.1.2"), nic("2001:db8:7::2", "1"))))
-    monkeypatch.setattr(kernel, "host_addresses", lambda: tuple(map(ip_interface, ("10.7.1.1/24", "2001:db8:7::1/64"))))
+    monkeypatch.setattr(
+        devices, "host_addresses", lambda: tuple(map(ip_interface, ("10.7.1.1/24", "2001:db8:7::1/64")))
+    )
     return as_root
 
 
@@ -272,7 +274,7 @@ def test_what_is_not_in_force_is_said(
 ) -> None:
     (web.config_of("web") / "firewall.conf").write_text(f"{file}\n")
     monkeypatch.setattr(explained.net, "namespace", lambda *_: "vs10000")
-    monkeypatch.setattr(status, "addresses", lambda _: OWN)
+    monkeypatch.setattr(namespace, "addresses", lambda _: OWN)
     monkeypatch.setattr(explained.backend, "up", lambda _: {"input": up, "output": False})
     _, out, _ = said(capsys, "--name", "web", "--explain", "from", "10.8.0.1", "tcp:80")
     end = (

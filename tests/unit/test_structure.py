@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("rooms", frozenset({"firewall", "hooks", "limits", "lxc", "network", "stats", "storage", "tree", "units"})),
     ("data", frozenset({"config"})),
     ("words", frozenset({"guest", "render"})),
-    ("base", frozenset({"", "alive", "errors", "faults", "files", "inside", "libc", "log", "paths", "run"})),
+    ("base", frozenset({"", "ahead", "alive", "errors", "faults", "files", "inside", "libc", "log", "paths", "run"})),
 )
 """From the top down: each may use what is below it. Above each other: commands, then what they do, and so on."""
 ROOMS = dict(LAYERS)["rooms"]

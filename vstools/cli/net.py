@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vstools import ahead
 from vstools import paths as installation
 from vstools.cli import app, netlines
 from vstools.errors import Refused
@@ -156,6 +157,8 @@ def _switch(
     parts = upkeep.Switches(**{key: None if value is None else value == Switch.up for key, value in switches.items()})
     changed = tuple(guest for guest in names if not everyone or is_running(paths, guest))
     if not dry_run:
+        if len(changed) == 1:
+            ahead.load("vstools.network.status")  # for the line that is printed, while the rules are loaded
         return _act(paths, changed, partial(upkeep.switch, parts=parts, seconds=seconds))
     for guest in changed:
         upkeep.needed(paths, guest)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vstools import files, hooks, log
+from vstools import ahead, files, hooks, log
 from vstools.config import firewall, guests
 from vstools.config.text import LIMIT, Faults
 from vstools.errors import Refused, VsError
@@ -267,7 +267,7 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
     host, request = creation.settings, creation.request
     tree = plain.stage(paths, guest.name)
     checkpoint("create:tree")
-    threading.Thread(target=_load_ahead, daemon=True).start()
+    ahead.load("jinja2", "vstools.network.kernel")  # which come next, and take as long as all the rest of a creation
     with (
         plain.Flusher(tree) as disk,
         _Probe(creation) as probe,
@@ -291,13 +291,6 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
         checkpoint("create:personalized")
         disk.finish()
     checkpoint("create:synced")
-
-
-def _load_ahead() -> None:
-    """Load the libraries that come next while tar is at work: they take as long as all the rest of a creation."""
-    import jinja2  # noqa: F401
-
-    from vstools.network import kernel  # noqa: F401
 
 
 def _take_name(paths: Paths, guest: Guest) -> None:

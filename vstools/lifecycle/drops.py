@@ -93,10 +93,10 @@ class _Files:
         self._fresh_until = 0.0
 
     def _read(self) -> drops.Files:
-        from vstools.network import kernel, status
+        from vstools.network import devices, namespace
 
-        hosts = tuple(interface.ip for interface in kernel.host_addresses())
-        return drops.Files(filtering.policy(self._paths, self._name), status.addresses(self._netns), hosts)
+        hosts = tuple(interface.ip for interface in devices.host_addresses())
+        return drops.Files(filtering.policy(self._paths, self._name), namespace.addresses(self._netns), hosts)
 
     def now(self) -> drops.Files:
         """The files as they are now; large ones are not read all the time."""

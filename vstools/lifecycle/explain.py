@@ -74,15 +74,15 @@ def answers(paths: Paths, name: str, asked: Question) -> tuple[Answer, ...]:
     Raises BadFiles when the file has faults, Refused when a stopped guest's files do not tell its addresses.
     """
     guest, policy = guests.load(paths, name), filtering.policy(paths, name)
-    from vstools.network import kernel, status
+    from vstools.network import devices, namespace
 
     netns = net.namespace(paths, name)
     if netns is None:
         host = settings(paths)
         own = tuple(one for link in plan.links(guest, host.networks, host.conf) for one in link.addresses)
     else:
-        own = status.addresses(netns)
-    hosts = tuple(interface.ip for interface in kernel.host_addresses())
+        own = namespace.addresses(netns)
+    hosts = tuple(interface.ip for interface in devices.host_addresses())
     found = _answers(paths.config_of(name) / FILE, policy, asked, own, hosts)
     if netns is None:
         return tuple(found)

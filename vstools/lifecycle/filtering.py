@@ -29,18 +29,18 @@ def policy(paths: Paths, name: str) -> file.Policy:
 
 def chains(said: file.Policy, own: Iterable[Interface], *, up: bool = True) -> model.Chains:
     """The filter on this host for a guest with these addresses."""
-    from vstools.network import kernel
+    from vstools.network import devices
 
-    return model.chains(said, own, (address.ip for address in kernel.host_addresses()), up=up)
+    return model.chains(said, own, (address.ip for address in devices.host_addresses()), up=up)
 
 
 def wanted(said: file.Policy, name: str, netns: str, *, up: bool) -> model.Chains:
     """The filter that a policy means for the addresses that a running guest has."""
-    from vstools.network import status
+    from vstools.network import namespace
 
     if up and not said.enabled:
         log.warn(f"guest {name}: its {file.FILE} says disable, so everything but forged addresses and the host passes")
-    return chains(said, status.addresses(netns), up=up)
+    return chains(said, namespace.addresses(netns), up=up)
 
 
 def text(filters: model.Chains, tool: str) -> str:

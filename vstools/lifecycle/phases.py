@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vstools import files, hooks, limits, log, lxc, units
+from vstools import ahead, files, hooks, limits, log, lxc, units
 from vstools.config import guests
 from vstools.config.registry import WAITING
 from vstools.errors import BadFiles, Refused, VsError
@@ -106,6 +106,7 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
     from vstools.lifecycle import presence
     from vstools.network import local
 
+    ahead.load("vstools.network.kernel")  # needed when namespace and firewall are there: programs make them
     if (paths.config_of(name) / WAITING).exists():
         from vstools.lifecycle import confirm
 
@@ -173,14 +174,16 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     if not record.vlans:
         inquiry.ask(links)
     from vstools.lifecycle import filtering
-    from vstools.network import kernel, local
+    from vstools.network import local, namespace
 
     if record.vlans:
+        from vstools.network import kernel
+
         with host_lock(paths, "links"):
             kernel.make_vlans(links)
         checkpoint("start:vlans")
         inquiry.ask(links)
-    kernel.make_namespace(record.netns)
+    namespace.make_namespace(record.netns)
     checkpoint("start:namespace")
     mounts.mount_sysfs(paths.runtime_of(start.guest.name) / "sys", record.netns)
     checkpoint("start:sysfs")
@@ -192,6 +195,8 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
         filtering.load(record.netns, filtering.chains(start.policy, own), start.settings.conf.firewall_backend)
         checkpoint("start:firewall")
         inquiry.ask(links)
+        from vstools.network import kernel
+
         kernel.connect(record.netns, links, start.guest.id_base)
     inquiry.ask_inside(record.netns, links)
     checkpoint("start:links")
@@ -287,7 +292,7 @@ def undo(paths: Paths, name: str) -> None:
     runtime = paths.runtime_of(name)
     if not runtime.exists():
         return
-    from vstools.network import kernel
+    from vstools.network import kernel, namespace
 
     record = read_record(paths, name)
     if record is not None:
@@ -303,7 +308,7 @@ def undo(paths: Paths, name: str) -> None:
     lxc.forget(paths, name)
     checkpoint("stop:mounts")
     if record is not None:
-        kernel.drop_namespace(record.netns)
+        namespace.drop_namespace(record.netns)
         limits.remove_cgroups(record.cgroup)
         hooks.run_all(paths, name, "postpost-stop", must=False)
     checkpoint("stop:namespace")

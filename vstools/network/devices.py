@@ -8,6 +8,8 @@ import struct
 from dataclasses import replace
 
 from vstools.errors import Refused
+from vstools.guest import Address, Interface
+from vstools.libc import interface_addresses
 from vstools.network.plan import Link
 
 _SIOCETHTOOL = 0x8946
@@ -23,20 +25,19 @@ def has_device(name: str) -> bool:
     return True
 
 
-def has_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is the host's own: then a socket can be bound to it.
+def addresses() -> tuple[tuple[str, Interface], ...]:
+    """(link, address) of all that this namespace has."""
+    return tuple((link, ipaddress.ip_interface((address, prefix))) for link, address, prefix in interface_addresses())
 
-    Where anything can be bound (net.ipv4.ip_nonlocal_bind) the kernel's list of addresses decides.
-    """
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    from vstools.network import kernel
 
-    return any(interface.ip == address for interface in kernel.host_addresses())
+def host_addresses() -> tuple[Interface, ...]:
+    """Every address of the host, with its prefix."""
+    return tuple(interface for _, interface in addresses())
+
+
+def has_address(address: Address) -> bool:
+    """Whether an address is the host's own."""
+    return any(interface.ip == address for interface in host_addresses())
 
 
 def resolve(links: tuple[Link, ...]) -> tuple[Link, ...]:

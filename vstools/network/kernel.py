@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from vstools import run
 from vstools.errors import VsError
 from vstools.files import wait_until
 from vstools.guest import IDS, Interface
@@ -32,17 +31,6 @@ _MACVLAN: dict[str, Any] = {"kind": "macvlan", "macvlan_mode": "bridge"}
 _IPVLAN: dict[str, Any] = {"kind": "ipvlan", "ipvlan_mode": 0}  # L2, with the MAC of its device
 
 
-def make_namespace(netns: str) -> None:
-    """Make the named namespace; the host owns it, so the guest's root may not change what is in it."""
-    run.run(["ip", "netns", "add", netns])
-
-
-def drop_namespace(netns: str) -> None:
-    """Remove the namespace's name; it dies with its last process."""
-    if (NAMESPACES / netns).exists():
-        run.run(["ip", "netns", "delete", netns])
-
-
 def index_of(ipr: Any, name: str) -> int | None:
     """The index of a link of this namespace, None where there is no such link."""
     found = ipr.link_lookup(ifname=name)
@@ -59,20 +47,9 @@ def has_ipvlan() -> bool:
     return True
 
 
-def host_addresses() -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
-    """Every address of the host, with its prefix."""
-    with IPRoute() as ipr:
-        return tuple(
-            ipaddress.ip_interface(
-                f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-            )
-            for message in ipr.get_addr()
-        )
-
-
 def host_networks() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     """Every network that the host has an address in or a route to, but for the default route."""
-    found = {interface.network for interface in host_addresses()}
+    found = {interface.network for interface in devices.host_addresses()}
     with IPRoute() as ipr:
         for route in ipr.get_routes(family=2):
             if route["dst_len"] and (target := route.get_attr("RTA_DST")):

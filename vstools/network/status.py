@@ -1,6 +1,7 @@
 """What a guest's network namespace holds: read from the kernel, never from what we believe."""
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,29 +22,19 @@ class State:
     route: bool = False
 
 
-def addresses(netns: str) -> tuple[Interface, ...]:
-    """The addresses of a guest, but for loopback and link-local ones."""
-    return tuple(address for _, address in _addresses(netns))
-
-
-def _addresses(netns: str) -> list[tuple[int, Interface]]:
-    """(index of the link, address) of each."""
-    with kernel.inside(netns), IPRoute() as ipr:
-        found = [
-            (message["index"], ipaddress.ip_interface(f"{_local(message)}/{message['prefixlen']}"))
-            for message in ipr.get_addr()
-        ]
-    return [(index, address) for index, address in found if not address.is_loopback and not address.is_link_local]
-
-
-def _local(message: Any) -> str:
-    return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+def _addresses(ipr: Any) -> Iterator[tuple[Address, tuple[int, Interface]]]:
+    """Address -> (index of its link, with its prefix), but for loopback and link-local ones."""
+    for message in ipr.get_addr():
+        local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        address = ipaddress.ip_interface(f"{local}/{message['prefixlen']}")
+        if not address.is_loopback and not address.is_link_local:
+            yield address.ip, (message["index"], address)
 
 
 def state(netns: str, links: tuple[Link, ...]) -> tuple[State, ...]:
     """Each address that the kernel or ``links`` (what the files say) knows; one the kernel has not is down."""
-    there = {address.ip: (index, address) for index, address in _addresses(netns)}
     with kernel.inside(netns), IPRoute() as ipr:
+        there = dict(_addresses(ipr))
         up = {link["index"]: bool(link["flags"] & _UP) for link in ipr.get_links()}
         ways = routes.read(ipr)
     planned = {address.ip: link for link in links for address in link.addresses}
