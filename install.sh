@@ -20,6 +20,7 @@ PREFIX=/opt/vs-tools                 # the virtual environment
 BIN=/usr/local/sbin                  # links to its scripts
 MAN=/usr/local/share/man/man8
 COMPLETION=/usr/local/share/bash-completion/completions
+SHARE=/usr/local/share/vs-tools      # for other programs: links of the admin's lead here
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
 COMMANDS="vs-create vs-control vs-enter vs-log vs-net vs-ps vs-remove vs-stats vs-template vs-fonctions"
@@ -116,6 +117,14 @@ install_documents() {
     $PREFIX/bin/python3 -I -m vstools.cli.manual $MAN $COMPLETION
 }
 
+install_shared() { # a Munin plugin, a Nagios check
+    mkdir -p $SHARE/munin $SHARE/nagios
+    sed "s|@BIN@|$PREFIX/bin|g" "$HERE/share/munin/vs_" > $SHARE/munin/vs_
+    chmod 755 $SHARE/munin/vs_
+    install -m 644 "$HERE/share/munin/vs_.conf" $SHARE/munin/vs_.conf
+    ln -sfn $PREFIX/bin/check_vs_guest $SHARE/nagios/check_vs_guest
+}
+
 install_configuration() {
     mkdir -p /etc/vs-tools /etc/vservers/.defaults/scripts
     local sample conf
@@ -207,7 +216,7 @@ uninstall() {
         rm -f $STATE/installed
     fi
     rmdir $STATE 2>/dev/null || true
-    rm -rf $PREFIX /run/vs-tools
+    rm -rf $PREFIX $SHARE /run/vs-tools
     ! has_systemd || systemctl daemon-reload
     say "removed. Left: /etc/vs-tools, /etc/vservers, /var/lib/vservers, /var/log/vs-tools and the Debian packages"
     say "kernel settings of /etc/sysctl.d/vs-tools.conf end with the next boot"
@@ -229,6 +238,7 @@ install_python
 install_configuration
 configure_host
 install_documents
+install_shared
 install_units
 say "vs-tools is installed: $COMMANDS"
 say "configuration: /etc/vs-tools (samples beside); manual: man vs-create; to undo: ./install.sh --uninstall"

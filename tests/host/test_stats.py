@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import NET, Host, create, wait
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.templates import BIN, REPO
 
 MIB = 1 << 20
 HOST_NAME = os.uname().nodename.partition(".")[0]
@@ -285,3 +288,37 @@ def test_prometheus_takes_what_is_written_for_it(web: Host, small: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["vs.prom"]
     assert web.vs("vs-stats", "--prometheus", "--output", str(tmp_path / "no/vs.prom")).code == 2
     assert web.ok("vs-stats", "--prometheus").count("# TYPE") == len(families)
+
+
+def test_munin_and_nagios_ask_about_real_guests(web: Host, small: Path, tmp_path: Path) -> None:
+    """The plugin as a node calls it: by the name of a link, with and without ``config``."""
+    create(web, "idle-1", 21, small)
+    plugin = tmp_path / "vs_"
+    plugin.write_text((REPO / "share/munin/vs_").read_text().replace("@BIN@", str(BIN)))
+    plugin.chmod(0o755)
+    environment = {**os.environ, "VS_TOOLS_ROOT": str(web.root)}
+
+    def asked(name: str, *words: str) -> list[str]:
+        link = tmp_path / f"vs_{name}"
+        if name:
+            link.symlink_to(plugin)
+        done = subprocess.run([link, *words], env=environment, capture_output=True, text=True, check=True)
+        if name:
+            link.unlink()
+        return done.stdout.splitlines()
+
+    assert asked("", "autoconf") == ["yes"]
+    for graph in asked("", "suggest"):
+        configured = {line.partition(".label")[0] for line in asked(graph, "config") if ".label" in line}
+        fetched = dict(line.split(".value ") for line in asked(graph))
+        assert fetched.keys() == configured
+        if graph in ("network", "cpu"):
+            assert fetched["g_web"].isdigit()
+        assert fetched["g_idle_2d1"] == "U"
+    done = web.vs("check_vs_guest", "--name", "web", "--pressure", "101,101")
+    assert (done.code, done.out[:17]) == (0, "VS OK - web runs,"), done
+    assert web.vs("check_vs_guest", "--name", "idle-1").code == 2
+    if has("pids"):
+        web.inside("web", f"for i in 1 2 3 4 5; do sleep 1000 {QUIET} & done")
+        done = web.vs("check_vs_guest", "--name", "web", "--processes", "1,2", "--pressure", "101,101")
+        assert (done.code, done.out[:11]) == (2, "VS CRITICAL")
