@@ -19,6 +19,7 @@ PARTS = (
     "install.sh",
     "pyproject.toml",
     "requirements.txt",
+    "share",
     "systemd",
     "templates",
     "vstools",

@@ -1,6 +1,7 @@
 """Reading many small files of the kernel quickly. What cannot be read is empty: its guest may have ended meanwhile."""
 
 import os
+from itertools import islice
 from stat import S_ISDIR
 
 _BLOCK = 1 << 16
@@ -37,7 +38,9 @@ def below(top: str, most: int) -> list[str]:
             if os.stat(current, follow_symlinks=False).st_nlink == 2:  # noqa: PTH116 - asked for every guest
                 continue  # nothing is in it: a cgroup's links are counted as a directory's
             with os.scandir(current) as entries:
-                ahead += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+                room = most - len(found) - len(ahead)  # what is one level further down may be more than memory holds
+                folders = (entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+                ahead += islice(folders, max(0, room))
         except OSError:
             continue
     return found
