@@ -235,6 +235,7 @@ def test_one_sample_tells_the_average_and_two_the_share_between_them() -> None:
     both = between(first, later, 2)
     assert (both.get("cpu_percent"), both.get("sent_bytes_per_second")) == (50, 2000)
     assert both.get("received_bytes_per_second") is None, "a link that was made anew counts from nothing"
+    assert between(first, sample(at=100.5, uptime_seconds=100.5, cpu_seconds=52.0), 2).get("cpu_percent") == 100
     again = sample(at=102.0, uptime_seconds=1.0, cpu_seconds=60.0)
     assert between(first, again, 2).get("cpu_percent") is None, "another life of the guest"
     assert between(None, later, 2).get("cpu_percent") is None

@@ -34,12 +34,12 @@ class Reader:
 
     def guest(self, name: str) -> Sample:
         """A guest's sample, without CPU share and rates. A stopped guest has no values; one that ends, few."""
-        at = time.monotonic()
         monitor = alive.monitor_pid(self._paths, name)
         running = monitor is not None or alive.is_running(self._paths, name)
         record = _record(self._paths, name) if running else {}
         group, links = record.get("cgroup"), record.get("names")
         values: Values = {field.key: None for field in sample.FIELDS}
+        at = time.monotonic()
         if isinstance(group, str) and isinstance(links, list):
             runtime = str(self._paths.runtime_of(name))
             values |= cgroups.usage(self._trees, f"{group}/{PAYLOAD}", self.cpus)
@@ -54,10 +54,10 @@ class Reader:
 
     def host(self) -> Sample:
         """The host's sample, without CPU share; what is promised to guests is in ``promised``."""
-        at = time.monotonic()
         names = registry.names(self._paths)
         running = sum(alive.is_running(self._paths, name) for name in names)
         values: Values = {field.key: None for field in sample.HOST_FIELDS}
+        at = time.monotonic()
         values |= host.usage(str(self._paths.trees))
         values |= {"guests": len(names), "guests_running": running}
         return Sample("", True, at, values)

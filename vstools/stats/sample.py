@@ -132,8 +132,13 @@ class Sample:
 def average(sample: Sample, cpus: int) -> Sample:
     """With the CPU share since the start: all that a single sample can tell."""
     used, uptime = sample.get("cpu_seconds"), sample.get("uptime_seconds")
-    percent = 100 * used / uptime / cpus if used is not None and uptime else None
-    return sample.including({"cpu_percent": percent})
+    share = used / uptime if used is not None and uptime else None
+    return sample.including({"cpu_percent": _percent(share, cpus)})
+
+
+def _percent(busy: float | None, cpus: int) -> float | None:
+    """CPUs that were busy, of all. What clock ticks and reading one after the other add beyond 100 is no work."""
+    return None if busy is None else min(100.0, 100 * busy / cpus)
 
 
 def between(before: Sample | None, after: Sample, cpus: int) -> Sample:
@@ -151,9 +156,8 @@ def between(before: Sample | None, after: Sample, cpus: int) -> Sample:
         first, last = before.get(key), after.get(key)
         return (last - first) / seconds if first is not None and last is not None and last >= first else None
 
-    used = rate("cpu_seconds")
     rates = {f"{key}_per_second": rate(key) for key in _RATES} if after.guest else {}
-    return after.including({"cpu_percent": None if used is None else 100 * used / cpus, **rates})
+    return after.including({"cpu_percent": _percent(rate("cpu_seconds"), cpus), **rates})
 
 
 def plain(value: float | None) -> float | None:
