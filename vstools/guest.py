@@ -13,6 +13,8 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 IDS = 65536
 CONTEXT_MIN, CONTEXT_MAX = 2, 65534
 MIB_MAX = (1 << 43) - 1
+RLIMIT_MAX = (1 << 63) - 1
+BURST_MAX = 10**9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RESERVED = ("TEMPLATES",)
 
@@ -67,15 +69,54 @@ class Cpu:
         return f"{self.rate}/{self.interval}"
 
 
+RLIMITS = {
+    "as": "bytes", "core": "bytes", "cpu": "seconds", "data": "bytes", "fsize": "bytes", "locks": "count",
+    "memlock": "bytes", "msgqueue": "bytes", "nice": "20 - nice", "nofile": "count", "rtprio": "priority",
+    "rttime": "microseconds", "sigpending": "count", "stack": "bytes",
+}  # fmt: skip
+"""The kernel's limits of single processes (``man 2 getrlimit``) and what they count; nproc and rss are the guest's."""
+
+
+@dataclass(frozen=True)
+class Rlimit:
+    """What a process may raise itself to (``soft``) and what it cannot pass (``hard``). None: no limit."""
+
+    soft: int | None
+    hard: int | None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the soft limit is not above the hard one."""
+        return self.hard is None or (self.soft is not None and self.soft <= self.hard)
+
+    @property
+    def soft_text(self) -> str:
+        return "inf" if self.soft is None else str(self.soft)
+
+    @property
+    def hard_text(self) -> str:
+        return "inf" if self.hard is None else str(self.hard)
+
+    def __str__(self) -> str:
+        return f"{self.soft_text}:{self.hard_text}"
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a guest may use: MiB (rss, disk, tmpfs), a count (proc), a share (cpu). None: no limit."""
+    """What a guest may use: MiB (rss, disk, tmpfs), a count (proc), a share (cpu). None: no limit.
+
+    ``burst``: milliseconds of CPU time that it may save up beyond its share. ``swap``: MiB beside rss, 0 by itself.
+    ``rlimits``: limits of each of its processes, in the kernel's units, sorted by name.
+    """
 
     rss: int | None = None
     disk: int | None = None
     tmpfs: int | None = None
     proc: int | None = None
     cpu: Cpu | None = None
+    burst: int | None = None
+    swap: int | None = 0
+    rlimits: tuple[tuple[str, Rlimit], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +167,44 @@ def parse_limit(text: str) -> int | None:
     if int(text) > MIB_MAX:
         raise ValueError(f"{text!r} MiB is past what a kernel counts (2^63 bytes)")
     return int(text)
+
+
+def parse_swap(text: str) -> int | None:
+    """MiB of swap: as ``parse_limit``, and 0 for none at all; raises ValueError with a sentence."""
+    return 0 if text == "0" else parse_limit(text)
+
+
+def parse_burst(text: str) -> int | None:
+    """Milliseconds, or ``inf`` or 0 (None): no burst; raises ValueError with a sentence."""
+    number = None if text == "0" else parse_limit(text)
+    if number is not None and number > BURST_MAX:
+        raise ValueError(f"{text!r} milliseconds are past what can be saved up ({BURST_MAX})")
+    return number
+
+
+def parse_rlimit(text: str) -> tuple[str, Rlimit]:
+    """``NAME=SOFT[:HARD]``, numbers in the kernel's units or ``inf``; raises ValueError with a sentence.
+
+    Sizes that are kept in pages of 4 KiB (as, memlock) are rounded up to whole ones.
+    """
+    name, sign, values = text.partition("=")
+    if (other := {"nproc": "--proc", "rss": "--rss"}.get(name)) is not None:
+        raise ValueError(f"{name} is a limit of the guest as a whole here: {other}")
+    if not sign or name not in RLIMITS:
+        raise ValueError(f"{text!r} is not NAME=SOFT[:HARD]; names: {' '.join(RLIMITS)}")
+    soft, colon, hard = values.partition(":")
+    limit = Rlimit(_rlimit_value(name, soft), _rlimit_value(name, hard if colon else soft))
+    if not limit.is_possible:
+        raise ValueError(f"{text!r}: the soft limit is above the hard one")
+    return name, limit
+
+
+def _rlimit_value(name: str, text: str) -> int | None:
+    if text == "inf":
+        return None
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > RLIMIT_MAX:
+        raise ValueError(f"{text!r} is not a number below 2^63 for {name}, nor inf")
+    return -(-int(text) // 4096) * 4096 if name in ("as", "memlock") else int(text)
 
 
 def parse_address(text: str) -> Address:

@@ -10,7 +10,8 @@ from fresh import Machine, machine
 
 from tests.templates import REPO
 
-COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-log", "vs-net", "vs-remove", "vs-template", "vs-fonctions")
+COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-net", "vs-remove",
+            "vs-template", "vs-fonctions")  # fmt: skip
 
 
 def _install(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -113,7 +114,7 @@ def _host(fresh: Machine) -> None:
     for file in ("subuid", "subgid"):
         assert fresh.ok(f"grep -c root:131072:4294836224 /etc/{file}") == "1\n"
     assert "fs.inotify.max_user_instances" in (fresh.root / "etc/sysctl.d/vs-tools.conf").read_text()
-    assert fresh.ok("sysctl -n fs.inotify.max_user_instances") == "8192\n"
+    assert fresh.ok("sysctl -n fs.inotify.max_user_instances") == "2147483647\n"
     for unit in ("lxc.service", "lxc-net.service"):
         assert fresh.ok(f"readlink /etc/systemd/system/{unit}") == "/dev/null\n"
     assert "lxcbr0" not in fresh.ok("ip -o link")

@@ -1,5 +1,6 @@
 """/etc/vservers/NAME: util-vserver's layout, its units, and not one byte changed that was not asked for."""
 
+import contextlib
 import shutil
 from dataclasses import replace
 from ipaddress import ip_address
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from vstools.config import guests, registry
+from vstools.config import guests, registry, values
+from vstools.config import limits as limits_files
 from vstools.config.text import Faults
 from vstools.errors import BadFiles, Refused
-from vstools.guest import Cpu, Guest, Limits, Nic
+from vstools.guest import Cpu, Guest, Limits, Nic, Rlimit
 from vstools.paths import STAGED, Paths
 
 from .made import DATA, below, guest, nic, saved, written
@@ -42,6 +44,10 @@ def put(config: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
+AS = ("as", Rlimit(256 << 20, 256 << 20))
+CRIT = Limits(128, 1024, 16, 150, Cpu(9, 10), 500, 0, (AS, ("nofile", Rlimit(1024, 1024))))
+
+
 def test_a_guest_of_2008_is_read(paths: Paths, crit: Path) -> None:
     assert guests.load(paths, "crit") == Guest(
         name="crit",
@@ -51,7 +57,7 @@ def test_a_guest_of_2008_is_read(paths: Paths, crit: Path) -> None:
             Nic("0", ip_address("10.0.1.27"), 24, "eth0", None, "crit"),
             Nic("1", ip_address("2001:660:4601::27"), 64, "eth0", disabled=True),
         ),
-        limits=Limits(rss=128, disk=1024, tmpfs=16, proc=150, cpu=Cpu(9, 10)),
+        limits=CRIT,
         enabled=True,
         depends=("ldap", "nagios"),
     )
@@ -92,12 +98,20 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "depends on nobody": ({"depends": ()}, {"apps/init/depends"}),
     "a domain": ({"domain": "foo.bar"}, {"domain"}),
     "name servers": ({"nameservers": (ip_address("10.0.3.5"), ip_address("::5"))}, {"nameservers"}),
-    "more memory": ({"limits": Limits(256, 1024, 16, 150, Cpu(9, 10))}, {"rlimits/rss"}),
-    "no disk limit": ({"limits": Limits(128, None, 16, 150, Cpu(9, 10))}, {"dlimits/0/space_total"}),
-    "a larger /tmp": ({"limits": Limits(128, 1024, 32, 150, Cpu(9, 10))}, {"fstab"}),
-    "more processes": ({"limits": Limits(128, 1024, 16, 151, Cpu(9, 10))}, {"rlimits/nproc"}),
-    "a share of another length": ({"limits": Limits(128, 1024, 16, 150, Cpu(9, 20))}, {"sched/interval"}),
-    "no share": ({"limits": Limits(128, 1024, 16, 150)}, {"sched/fill-rate", "sched/interval"}),
+    "more memory": ({"limits": replace(CRIT, rss=256)}, {"rlimits/rss"}),
+    "no disk limit": ({"limits": replace(CRIT, disk=None)}, {"dlimits/0/space_total"}),
+    "a larger /tmp": ({"limits": replace(CRIT, tmpfs=32)}, {"fstab"}),
+    "more processes": ({"limits": replace(CRIT, proc=151)}, {"rlimits/nproc"}),
+    "a share of another length": ({"limits": replace(CRIT, cpu=Cpu(9, 20))}, {"sched/interval"}),
+    "no share": ({"limits": replace(CRIT, cpu=None)}, {"sched/fill-rate", "sched/interval"}),
+    "no burst": ({"limits": replace(CRIT, burst=None)}, {"sched/tokens-max"}),
+    "some swap": ({"limits": replace(CRIT, swap=64)}, {"rlimits/swap"}),
+    "more files": ({"limits": replace(CRIT, rlimits=(AS, ("nofile", Rlimit(9, 9))))}, {"rlimits/nofile"}),
+    "files up to a hard limit": (
+        {"limits": replace(CRIT, rlimits=(AS, ("nofile", Rlimit(9, None))))},
+        {"rlimits/nofile", "rlimits/nofile.soft", "rlimits/nofile.hard"},
+    ),
+    "no rlimits": ({"limits": replace(CRIT, rlimits=())}, {"rlimits/nofile", "rlimits/as"}),
 }
 
 
@@ -268,6 +282,12 @@ def test_a_new_guest_writes_one_value_a_file(paths: Paths) -> None:
         ("rlimits/rss", "99999999999M", "'99999999999M' is past what a kernel counts (2^63 bytes)"),
         ("rlimits/nproc", "many", "'many' is not a whole number of at least 1, nor inf"),
         ("dlimits/0/space_total", "1G", "'1G' is not a whole number from 1 to 9007199254740992"),
+        ("rlimits/swap", "much", "'much' is not a number of 4 KiB pages"),
+        ("rlimits/as", "1k", "'1k' is not a number of 4 KiB pages"),
+        ("rlimits/nofile", "-2", "'-2' is not a number, nor inf"),
+        ("rlimits/stack.hard", "9223372036854775807K", "'9223372036854775807K' is past what a kernel counts (2^63)"),
+        ("rlimits/core.soft", "", "'' is not a number, nor inf"),
+        ("sched/tokens-max", "0", "'0' is not a whole number from 1 to 1000000000"),
         ("sched/fill-rate", "11", "11 is more than the interval 10"),
         (
             "fstab",
@@ -380,3 +400,61 @@ def test_enabling_and_disabling_writes_and_removes_the_mark(paths: Paths) -> Non
     assert (config / "apps/init/mark").read_text() == "default\n"
     guests.set_enabled(config, False)
     assert below(config).keys() - before.keys() <= {"apps", "apps/init"}
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"nofile": "1024"}, Rlimit(1024, 1024)),
+        ({"nofile": "1K", "nofile.hard": "4k"}, Rlimit(1024, 4000)),
+        ({"nofile": "4096", "nofile.soft": "1024"}, Rlimit(1024, 4096)),
+        ({"nofile.soft": "1024", "nofile.hard": "inf"}, Rlimit(1024, None)),
+        ({"nofile.hard": "512"}, Rlimit(512, 512)),
+        ({"nofile.soft": "512"}, Rlimit(512, None)),
+        ({"nofile.min": "512", "nsock": "5", "openfd": "7"}, None),
+    ],
+)
+def test_soft_and_hard_limits_have_files_of_their_own_or_one(
+    paths: Paths, files: dict[str, str], limit: Rlimit | None
+) -> None:
+    config = paths.config_of("web")
+    put(config, "context", "77")
+    for name, text in files.items():
+        put(config, f"rlimits/{name}", text)
+    assert dict(guests.load(paths, "web").limits.rlimits).get("nofile") == limit
+
+
+def test_a_soft_limit_above_the_hard_one_is_a_fault_of_its_file(paths: Paths) -> None:
+    config = paths.config_of("web")
+    put(config, "context", "77")
+    put(config, "rlimits/core", "10")
+    put(config, "rlimits/core.soft", "inf")
+    assert faults_of(config) == ["rlimits/core.soft:1:1: the soft limit inf is above the hard limit 10"]
+
+
+def test_sizes_are_kept_in_pages_and_the_rest_as_the_kernel_counts(paths: Paths) -> None:
+    limits = Limits(rlimits=(("as", Rlimit(8192, 1 << 30)), ("memlock", Rlimit(4096, 4096)), ("stack", Rlimit(1, 2))))
+    saved(paths, guest(limits=limits))
+    folder = paths.config_of("web") / "rlimits"
+    found = {path.name: path.read_text().strip() for path in folder.iterdir()}
+    assert found == {"as.soft": "2", "as.hard": "262144", "memlock": "1", "stack.soft": "1", "stack.hard": "2"}
+
+
+@pytest.mark.parametrize("old", [Rlimit(1, 2), Rlimit(5, 5), Rlimit(9, None), Rlimit(None, None), None])
+@pytest.mark.parametrize("new", [Rlimit(1, 2), Rlimit(3, 4), Rlimit(7, 7), Rlimit(0, None), Rlimit(None, None), None])
+@pytest.mark.parametrize("cpu", [Cpu(1, 2), Cpu(50, 100), Cpu(7, 7), None])
+def test_what_a_kill_between_two_files_leaves_can_be_read_and_completed(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, old: Rlimit | None, new: Rlimit | None, cpu: Cpu | None
+) -> None:
+    before = guest(limits=Limits(cpu=Cpu(5, 9), rlimits=(("nofile", old),) if old else ()))
+    after = guest(limits=Limits(cpu=cpu, rlimits=(("nofile", new),) if new else ()))
+    for left in range(1, 8):
+        shutil.rmtree(paths.guests, ignore_errors=True)
+        saved(paths, before)
+        steps = iter(range(left))
+        with monkeypatch.context() as patch:
+            patch.setattr(limits_files, "update", lambda *words, steps=steps: next(steps) + 1 and values.update(*words))
+            with contextlib.suppress(StopIteration):
+                saved(paths, after)
+        guests.load(paths, "web")
+        assert saved(paths, after) == guests.load(paths, "web")

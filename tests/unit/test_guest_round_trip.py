@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vstools.config import guests
 from vstools.config.text import Faults
-from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Cpu, Guest, Limits, Nic
+from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, RLIMITS, Cpu, Guest, Limits, Nic, Rlimit
 from vstools.paths import Paths
 
 from .made import saved, written
@@ -18,7 +18,19 @@ DOMAINS = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
 MACS = st.binary(min_size=5, max_size=5).map(lambda tail: ":".join(f"{byte:02x}" for byte in b"\x02" + tail))
 MIB = st.one_of(st.none(), st.integers(1, 1 << 20), st.integers(1, (1 << 43) - 1))
 SHARES = st.integers(1, 10**9 - 1).flatmap(lambda t: st.integers(1, t).map(lambda r: Cpu(r, t)))
-LIMITS = st.builds(Limits, rss=MIB, disk=MIB, tmpfs=MIB, proc=MIB, cpu=st.one_of(st.none(), SHARES))
+SIZES = st.one_of(st.none(), st.integers(0, 1 << 50).map(lambda pages: pages * 4096))
+RLIMIT = st.tuples(SIZES, SIZES).map(lambda pair: Rlimit(*pair)).filter(lambda limit: limit.is_possible)
+LIMITS = st.builds(
+    Limits,
+    rss=MIB,
+    disk=MIB,
+    tmpfs=MIB,
+    proc=MIB,
+    cpu=st.one_of(st.none(), SHARES),
+    burst=st.one_of(st.none(), st.integers(1, 10**9)),
+    swap=st.one_of(st.just(0), MIB),
+    rlimits=st.dictionaries(st.sampled_from(list(RLIMITS)), RLIMIT, max_size=4).map(lambda d: tuple(sorted(d.items()))),
+)
 
 
 @st.composite
@@ -70,8 +82,9 @@ def test_saving_what_is_there_writes_nothing(paths: Paths, made: Guest) -> None:
 
 
 VALUES = ("context", "uts/nodename", "interfaces/0/ip", "interfaces/0/prefix", "interfaces/0/mac", "rlimits/rss",
-          "rlimits/nproc", "sched/fill-rate", "sched/interval", "dlimits/0/space_total", "fstab", "domain",
-          "nameservers", "apps/init/mark", "apps/init/depends")  # fmt: skip
+          "rlimits/nproc", "sched/fill-rate", "sched/interval", "sched/tokens-max", "rlimits/swap",
+          "rlimits/as", "rlimits/nofile", "rlimits/nofile.soft", "rlimits/nofile.hard", "dlimits/0/space_total",
+          "fstab", "domain", "nameservers", "apps/init/mark", "apps/init/depends")  # fmt: skip
 
 
 @given(values=st.dictionaries(st.sampled_from(VALUES), st.one_of(st.binary(), st.text().map(os.fsencode))))

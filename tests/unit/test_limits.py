@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vstools import limits
-from vstools.guest import Cpu, Limits
+from vstools.guest import Cpu, Limits, Rlimit
 from vstools.limits import Controllers
 
 ALL = frozenset({"memory", "pids", "cpu"})
@@ -14,28 +14,36 @@ SLIDE = Limits(rss=128, disk=1024, tmpfs=16, proc=150, cpu=Cpu(9, 10))
 NO_QUOTA = "disk is not enforced: a plain directory has no quota"
 
 
+Said = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
+
+
+def said(plan: limits.Plan) -> Said:
+    """What LXC is told, and what the admin is told."""
+    return plan.items, plan.unenforced
+
+
 def test_the_slides_limits_on_cgroup_v2() -> None:
-    assert limits.plan(SLIDE, Controllers(ALL, NONE), cpus=4) == limits.Plan(
-        items=(
+    assert said(limits.plan(SLIDE, Controllers(ALL, NONE), cpus=4)) == (
+        (
             ("lxc.cgroup2.memory.max", "134217728"),
             ("lxc.cgroup2.memory.high", "130023424"),
             ("lxc.cgroup2.memory.swap.max", "0"),
             ("lxc.cgroup2.pids.max", "150"),
             ("lxc.cgroup2.cpu.max", "360000 100000"),
         ),
-        unenforced=(NO_QUOTA,),
+        (NO_QUOTA,),
     )
 
 
 def test_the_slides_limits_on_cgroup_v1() -> None:
-    assert limits.plan(SLIDE, Controllers(NONE, ALL), cpus=4) == limits.Plan(
-        items=(
+    assert said(limits.plan(SLIDE, Controllers(NONE, ALL), cpus=4)) == (
+        (
             ("lxc.cgroup.memory.limit_in_bytes", "134217728"),
             ("lxc.cgroup.pids.max", "150"),
             ("lxc.cgroup.cpu.cfs_period_us", "100000"),
             ("lxc.cgroup.cpu.cfs_quota_us", "360000"),
         ),
-        unenforced=(NO_QUOTA,),
+        (NO_QUOTA,),
     )
 
 
@@ -52,9 +60,9 @@ def test_a_hybrid_host_takes_each_controller_where_it_is() -> None:
 
 
 def test_what_a_kernel_cannot_limit_is_said_and_not_written() -> None:
-    assert limits.plan(SLIDE, Controllers(NONE, NONE), cpus=4) == limits.Plan(
-        items=(),
-        unenforced=(
+    assert said(limits.plan(SLIDE, Controllers(NONE, NONE), cpus=4)) == (
+        (),
+        (
             "rss is not enforced: this kernel has no memory controller",
             "proc is not enforced: this kernel has no pids controller",
             "cpu is not enforced: this kernel has no cpu controller",
@@ -64,7 +72,7 @@ def test_what_a_kernel_cannot_limit_is_said_and_not_written() -> None:
 
 
 def test_a_guest_without_limits_gets_none_and_hears_nothing() -> None:
-    assert limits.plan(Limits(), Controllers(ALL, NONE)) == limits.Plan((), ())
+    assert said(limits.plan(Limits(), Controllers(ALL, NONE))) == ((), ())
 
 
 @pytest.mark.parametrize(("rss", "high"), [(1, 1), (8, 8), (9, 8), (32, 31), (1024, 992)])
@@ -90,6 +98,60 @@ def test_more_processes_than_a_kernel_has_numbers_for_is_no_limit(proc: int, tex
         (Controllers(NONE, ALL), "lxc.cgroup.pids.max"),
     ):
         assert limits.plan(Limits(proc=proc), have).items == ((key, text),)
+
+
+@pytest.mark.parametrize(
+    ("rss", "swap", "v2", "v1"),
+    [
+        (128, 0, ("134217728", "0"), ("134217728", "134217728")),
+        (128, 64, ("134217728", "67108864"), ("134217728", "201326592")),
+        (128, None, ("134217728", "max"), ("134217728", None)),
+        (None, 64, (None, None), (None, None)),
+    ],
+)
+def test_swap_goes_beside_memory_on_v2_and_is_counted_with_it_on_v1(
+    rss: int | None, swap: int | None, v2: tuple[str | None, str | None], v1: tuple[str | None, str | None]
+) -> None:
+    wanted = Limits(rss=rss, swap=swap)
+    items = dict(limits.plan(wanted, Controllers(ALL, NONE)).items)
+    assert (items.get("lxc.cgroup2.memory.max"), items.get("lxc.cgroup2.memory.swap.max")) == v2
+    plan = limits.plan(wanted, Controllers(NONE, ALL, v1_swap=True))
+    items = dict(plan.items)
+    found = (items.get("lxc.cgroup.memory.limit_in_bytes"), items.get("lxc.cgroup.memory.memsw.limit_in_bytes"))
+    assert found == v1
+    assert plan.unenforced == (() if rss else ("swap is not enforced: it goes with a limit of memory (--rss)",))
+
+
+def test_swap_that_the_kernel_does_not_count_is_said() -> None:
+    plan = limits.plan(Limits(rss=1, swap=1), Controllers(NONE, ALL))
+    assert plan.unenforced == ("swap is not enforced: this kernel does not count it",)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "burst", "v2", "sentence"),
+    [
+        (Cpu(1, 2), None, None, ""),
+        (Cpu(1, 2), 50, "50000", ""),
+        (Cpu(1, 2), 100, "100000", ""),
+        (Cpu(1, 2), 101, "100000", "burst is enforced in part: the kernel takes at most 100 ms for 1/2 of 2 CPUs"),
+        (None, 50, None, "burst is not enforced: it goes with a share of the CPUs (--cpu)"),
+    ],
+)
+def test_a_burst_is_milliseconds_and_never_above_the_quota(
+    cpu: Cpu | None, burst: int | None, v2: str | None, sentence: str
+) -> None:
+    wanted = Limits(cpu=cpu, burst=burst)
+    plan = limits.plan(wanted, Controllers(ALL, NONE), cpus=2)
+    assert dict(plan.items).get("lxc.cgroup2.cpu.max.burst") == v2
+    assert plan.unenforced == ((sentence,) if sentence else ())
+    items = dict(limits.plan(wanted, Controllers(NONE, ALL), cpus=2).items)
+    assert items.get("lxc.cgroup.cpu.cfs_burst_us") == v2
+
+
+def test_limits_of_processes_are_items_of_their_own() -> None:
+    wanted = Limits(rlimits=(("core", Rlimit(0, None)), ("nofile", Rlimit(1024, None))))
+    plan = limits.plan(wanted, Controllers(NONE, NONE), most_files=1048576)
+    assert said(plan) == ((("lxc.prlimit.core", "0:unlimited"), ("lxc.prlimit.nofile", "1024:1048576")), ())
 
 
 def mountinfo(proc: Path, *lines: str) -> Path:

@@ -35,7 +35,8 @@ def test_the_configuration_is_the_one_that_works(paths: Paths, monkeypatch: pyte
     monkeypatch.setattr(lxc, "_has_apparmor", lambda: True)
     golden = (DATA / "lxc.conf.golden").read_text()
     hook = render.data_file("vs-guest-reboot")
-    assert written(paths, AROUND) == golden.format(root=paths.root, hook=hook)
+    seccomp = render.data_file("guest.seccomp")
+    assert written(paths, AROUND) == golden.format(root=paths.root, hook=hook, seccomp=seccomp)
 
 
 def test_without_apparmor_tmp_and_limits_their_lines_are_other_ones_or_none(

@@ -10,7 +10,17 @@ import typer
 from vstools import paths as installation
 from vstools.cli import app
 from vstools.errors import Refused
-from vstools.guest import Address, parse_address, parse_cpu, parse_device, parse_domain, parse_limit
+from vstools.guest import (
+    Address,
+    parse_address,
+    parse_burst,
+    parse_cpu,
+    parse_device,
+    parse_domain,
+    parse_limit,
+    parse_rlimit,
+    parse_swap,
+)
 
 T = TypeVar("T")
 
@@ -46,6 +56,11 @@ def create(
     tmpfs: Annotated[str | None, typer.Option("--tmpfs", help="size of /tmp", metavar="MIB")] = None,
     proc: Annotated[str | None, typer.Option("--proc", help="number of processes", metavar="N")] = None,
     cpu: Annotated[str | None, typer.Option("--cpu", help="share of the host's CPUs", metavar="R/T")] = None,
+    burst: Annotated[
+        str | None, typer.Option("--burst", help="milliseconds of CPU time saved up beyond the share", metavar="MS")
+    ] = None,
+    swap: Annotated[str | None, typer.Option("--swap", help="swap beside --rss, 0 by itself", metavar="MIB")] = None,
+    nofile: Annotated[str | None, typer.Option("--nofile", help="open files of each process", metavar="N")] = None,
     ssh_key: Annotated[
         list[str] | None,
         typer.Option("--ssh-key", help="public key for root, or a file of them (repeatable)", metavar="KEY"),
@@ -67,6 +82,12 @@ def create(
     limits: dict[str, object] = {
         key: _parse(f"--{key}", parse_limit, text) for key, text in texts.items() if text is not None
     }
+    if burst is not None:
+        limits["burst"] = _parse("--burst", parse_burst, burst)
+    if swap is not None:
+        limits["swap"] = _parse("--swap", parse_swap, swap)
+    if nofile is not None:
+        limits["rlimits"] = (_parse("--nofile", parse_rlimit, f"nofile={nofile}"),)
     if cpu is not None:
         limits["cpu"] = None if cpu == "inf" else _parse("--cpu", parse_cpu, cpu)
     request = Request(

@@ -18,6 +18,7 @@ COMMANDS = {
     "vs-control": ("control", "control"),
     "vs-enter": ("enter", "enter"),
     "vs-log": ("logs", "log"),
+    "vs-limit": ("limit", "limit"),
     "vs-net": ("net", "net"),
     "vs-ps": ("ps", "ps"),
     "vs-remove": ("remove", "remove"),

@@ -130,7 +130,9 @@ def describe(creation: Creation) -> tuple[str, ...]:
         ("proc", limits.proc),
         ("cpu", limits.cpu),
     )
-    lines.append("limits " + ", ".join(f"{key} {'inf' if value is None else value}" for key, value in pairs))
+    more = (("burst", limits.burst), ("swap", limits.swap), *limits.rlimits)
+    told = (*pairs, *((key, value) for key, value in more if value))
+    lines.append("limits " + ", ".join(f"{key} {'inf' if value is None else value}" for key, value in told))
     return tuple(lines)
 
 

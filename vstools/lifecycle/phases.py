@@ -87,7 +87,7 @@ def decide(paths: Paths, name: str) -> Start:
         ),
         links,
     )
-    bounds = limits.plan(guest.limits, limits.controllers())
+    bounds = limits.of_this_host(guest.limits)
     return Start(guest, host, links, policy, plan.names(guest, host.networks, host.conf), bounds, record)
 
 
@@ -161,8 +161,7 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
         identity.write_names(tree, guest, start.names)
     checkpoint("start:names")
     warn(start)
-    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, start.limits.items)
-    lxc.write_config(paths, guest, around)
+    write_lxc_config(paths, guest, record)
     hooks.run_all(paths, name, "pre-start", must=True)
     inquiry.ask_inside(record.netns, start.links)
     checkpoint("start:prepared")
@@ -202,6 +201,13 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     checkpoint("start:links")
 
 
+def write_lxc_config(paths: Paths, guest: Guest, record: Record) -> None:
+    """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
+    items = limits.of_this_host(guest.limits).items
+    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items)
+    lxc.write_config(paths, guest, around)
+
+
 def settle(paths: Paths, name: str, process: lxc.Runner | None = None, inquiry: "Inquiry | None" = None) -> None:
     """Wait until the guest's init runs, tell the neighbours where its addresses are, run ``post-start``.
 
@@ -229,17 +235,20 @@ def announce(paths: Paths, name: str) -> None:
 
 
 def reboot(paths: Paths, name: str) -> None:
-    """Between two lives of a guest that rebooted itself: its network stays, its /tmp is new.
+    """Between two lives of a guest that rebooted itself: its network stays, its /tmp is new, limits are those of now.
 
     Who was just entering the guest when it ended may hold its cgroups; LXC starts no guest in cgroups that exist.
     """
-    guest = guests.load(paths, name)
     with runtime_lock(paths, name):
+        guest = guests.load(paths, name)
         if (record := read_record(paths, name)) is not None:
             for group in ("payload", "monitor"):
                 limits.end_processes(f"{record.cgroup}/{group}")
                 limits.remove_cgroups(f"{record.cgroup}/{group}")
+            write_lxc_config(paths, guest, record)
+        mounts.unmount(paths.runtime_of(name) / "tmp")
         if guest.limits.tmpfs is not None:
+            _check_mount_points(paths, guest)
             mounts.mount_tmp(paths.runtime_of(name) / "tmp", guest.limits.tmpfs, guest.id_base)
 
 

@@ -23,8 +23,33 @@ def mount_tmp(where: Path, size: int, id_base: int) -> None:
     """A tmpfs of ``size`` MiB that belongs to the guest's root, who cannot resize it. An old one is replaced."""
     unmount(where)
     where.mkdir(exist_ok=True)
-    options = f"size={size}m,uid={id_base},gid={id_base},mode=1777,nosuid,nodev"
-    run.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)])
+    run.run(["mount", "-t", "tmpfs", "-o", _tmp_options(size, id_base), "tmpfs", str(where)])
+
+
+def _tmp_options(size: int | None, id_base: int) -> str:
+    """``man 5 tmpfs``: a size of 0 is none, and then only the guest's memory is the limit."""
+    return f"size={size or 0}m,uid={id_base},gid={id_base},mode=1777,nosuid,nodev"
+
+
+def resize_tmp(where: Path, size: int | None, id_base: int) -> None:
+    """Give a mounted tmpfs another size in MiB (None: no limit). Raises VsError when it holds more than that."""
+    run.run(["mount", "-o", f"remount,{_tmp_options(size, id_base)}", str(where)])
+
+
+def tmp_size(where: Path) -> int | None:
+    """The size in bytes of the tmpfs at ``where``: 0 is no limit; None where nothing is mounted."""
+    if not os.path.ismount(where):
+        return None
+    state = os.statvfs(where)
+    return state.f_blocks * state.f_frsize
+
+
+def tmp_used(where: Path) -> int:
+    """Bytes that the tmpfs at ``where`` holds, 0 where nothing is mounted."""
+    if not os.path.ismount(where):
+        return 0
+    state = os.statvfs(where)
+    return (state.f_blocks - state.f_bfree) * state.f_frsize if state.f_blocks else 0
 
 
 def unmount(where: Path) -> None:

@@ -1,8 +1,4 @@
-"""What a guest may use, as the kernel's controllers understand it: cgroup v2, and v1 where a host still has that.
-
-Keys and units: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/*.rst of the kernel. LXC writes them on the
-guest's ``payload`` cgroup before its init runs, and a start fails when one of them is refused.
-"""
+"""The trees of cgroups that this kernel has, what it can limit there, and the guests' processes in them."""
 
 import os
 import signal
@@ -12,11 +8,8 @@ from pathlib import Path
 
 from vstools.errors import VsError
 from vstools.files import wait_until
-from vstools.guest import Limits
 
-_PERIOD = 100_000  # microseconds, the kernel's default
-_MIB = 1 << 20
-_PIDS = 4194304  # PID_MAX_LIMIT: the kernel refuses a larger number, and no host has more processes
+_KNOWN = frozenset({"memory", "pids", "cpu"})
 
 
 @dataclass(frozen=True)
@@ -26,14 +19,6 @@ class Controllers:
     v2: frozenset[str]
     v1: frozenset[str]
     v1_swap: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """LXC's configuration items for a guest's limits, and what this host cannot enforce, as sentences."""
-
-    items: tuple[tuple[str, str], ...]
-    unenforced: tuple[str, ...]
 
 
 def controllers(proc: Path = Path("/proc")) -> Controllers:
@@ -50,42 +35,34 @@ def controllers(proc: Path = Path("/proc")) -> Controllers:
         elif kind == "cgroup2":
             available = Path(before.split(" ")[4], "cgroup.controllers")
             v2 |= set(available.read_text().split()) if available.exists() else set()
-    known = {"memory", "pids", "cpu"}
-    return Controllers(frozenset(v2 & known), frozenset(v1 & known), swap)
+    return Controllers(frozenset(v2 & _KNOWN), frozenset(v1 & _KNOWN), swap)
 
 
-def plan(limits: Limits, have: Controllers, cpus: int | None = None) -> Plan:
-    """Decide the items for ``limits``; ``cpus`` is the host's number of CPUs (the share R/T is of all of them)."""
-    cpus = cpus or os.cpu_count() or 1
-    items: list[tuple[str, str]] = []
-    missing: list[str] = []
+def homes(proc: Path = Path("/proc")) -> dict[tuple[int, str], Path]:
+    """Where each controller's files are: (1 or 2, controller) -> the root of its tree."""
+    found: dict[tuple[int, str], Path] = {}
+    for line in (proc / "self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        root = Path(before.split(" ")[4])
+        if kind in ("cgroup", "cgroup2"):
+            version, names = (1, options.split(",")) if kind == "cgroup" else (2, list(_KNOWN))
+            for name in _KNOWN.intersection(names):
+                found.setdefault((version, name), root)
+    return found
 
-    def put(controller: str, what: str, v2: dict[str, str], v1: dict[str, str]) -> None:
-        if controller in have.v2:
-            items.extend((f"lxc.cgroup2.{key}", value) for key, value in v2.items())
-        elif controller in have.v1:
-            items.extend((f"lxc.cgroup.{key}", value) for key, value in v1.items())
-        else:
-            missing.append(f"{what} is not enforced: this kernel has no {controller} controller")
 
-    if limits.rss is not None:
-        size = limits.rss * _MIB
-        high = size - max(size // 32, _MIB) if size > 8 * _MIB else size
-        v2 = {"memory.max": str(size), "memory.high": str(high), "memory.swap.max": "0"}
-        v1 = {"memory.limit_in_bytes": str(size)}
-        if have.v1_swap:
-            v1["memory.memsw.limit_in_bytes"] = str(size)
-        put("memory", "rss", v2, v1)
-    if limits.proc is not None:
-        most = {"pids.max": str(limits.proc) if limits.proc <= _PIDS else "max"}
-        put("pids", "proc", most, most)
-    if limits.cpu is not None:
-        quota = str(max(1000, limits.cpu.rate * cpus * _PERIOD // limits.cpu.interval))
-        v1 = {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}
-        put("cpu", "cpu", {"cpu.max": f"{quota} {_PERIOD}"}, v1)
-    if limits.disk is not None:
-        missing.append("disk is not enforced: a plain directory has no quota")
-    return Plan(tuple(items), tuple(missing))
+def members(group: str, proc: Path = Path("/proc")) -> set[int]:
+    """Every process in a cgroup and below it, in every tree; nothing is thawed or ended."""
+    return {pid for root in _hierarchies(proc) for pid in _listed(root / group)}
+
+
+def _listed(path: Path) -> set[int]:
+    found: set[int] = set()
+    for folder, _, _ in os.walk(path):
+        with suppress(OSError):
+            found |= {int(word) for word in Path(folder, "cgroup.procs").read_text().split()}
+    return found
 
 
 def end_processes(group: str, proc: Path = Path("/proc"), patience: float = 30) -> None:

@@ -1,0 +1,76 @@
+"""Limits on cgroup v2 beneath systemd: changed while a guest runs, and systemd does not touch them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.templates import small_template
+
+if TYPE_CHECKING:
+    from conftest import Hosts
+
+HOST = "vsh-00"
+BOX = "/bin/busybox"
+HOLD = f"({BOX} head -c 62914560 /dev/zero; {BOX} sleep 100000) | {BOX} tail -c 62914560"
+FILES = ("memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.max.burst")
+
+
+def kernel(hosts: "Hosts", name: str) -> dict[str, str]:
+    """What the kernel has for a guest."""
+    folder = f"/sys/fs/cgroup/vsguests.slice/vs-guest@{name}.service/payload"
+    lines = hosts.ok(HOST, f"cd {folder} && cat {' '.join(FILES)}").splitlines()
+    return dict(zip(FILES, lines, strict=True))
+
+
+def test_limits_change_while_guests_run_and_stay(hosts: "Hosts", tmp_path: Path) -> None:
+    hosts.configure(HOST, "7:10.99.7.0/24\n")
+    hosts.copy(HOST, small_template(tmp_path), "/root")
+    make = "vs-create --template /root/small.tar --interface 10.99.7"
+    hosts.ok(HOST, f"{make}.5 --name web --rss 128 --tmpfs 16 --proc 60 --cpu 1/2 --start")
+    hosts.ok(HOST, f"{make}.6 --name bare --start")
+    before = kernel(hosts, "web")
+    assert (before["memory.max"], before["pids.max"]) == (str(128 << 20), "60")
+
+    # a guest that had none gets them; controllers are there
+    words = "--rss 200 --swap inf --proc 70 --cpu 1/4 --burst 10 --nofile 500"
+    line = hosts.ok(HOST, f"vs-limit --name web --name bare {words}")
+    assert line == f"{HOST}:web:200:inf:16:70:1/4\n{HOST}:bare:200:inf:inf:70:1/4\n"
+    wanted = {
+        "memory.max": str(200 << 20), "memory.high": str((200 << 20) - (200 << 20) // 32), "memory.swap.max": "max",
+        "pids.max": "70", "cpu.max": "25000 100000", "cpu.max.burst": "10000",
+    }  # fmt: skip
+    assert kernel(hosts, "web") == kernel(hosts, "bare") == wanted
+    assert hosts.inside(HOST, "web", "ulimit -n") == "500\n"
+    hosts.ok(HOST, "vs-limit --name web --nofile 900")
+    assert hosts.inside(HOST, "web", f"{BOX} grep 'open files' /proc/1/limits").split()[3:5] == ["900", "900"]
+    hosts.ok(HOST, "systemctl daemon-reload")
+    assert kernel(hosts, "web") == wanted
+
+    # memory in use: refused, then forced: the guest's process dies, the guest and its neighbour live
+    hosts.ok(HOST, "vs-limit --name web --swap 0")
+    hosts.inside(HOST, "web", f"({HOLD}) > /dev/null 2>&1 < /dev/null &")
+    payload = "/sys/fs/cgroup/vsguests.slice/vs-guest@web.service/payload"
+    hosts.wait(HOST, f"test $(awk '/^anon /{{print $2}}' {payload}/memory.stat) -gt 62914560")
+    code, said = hosts.call(HOST, "vs-limit --name web --rss 30 --proc 50")
+    assert (code, "it would kill processes" in said) == (2, True), said
+    assert kernel(hosts, "web") == {**wanted, "memory.swap.max": "0"}
+    assert hosts.ok(HOST, "vs-limit --name web --rss 30 --proc 50 --force") == f"{HOST}:web:30:inf:16:50:1/4\n"
+    hosts.wait(HOST, f"test $(awk '/^anon /{{print $2}}' {payload}/memory.stat) -lt 31457280")
+    assert hosts.inside(HOST, "bare", "echo lives") == "lives\n"
+
+    # root of the guest cannot raise it, its own reboot keeps it
+    hosts.inside(HOST, "web", "cd /sys/fs/cgroup; for f in memory.max pids.max cpu.max; do echo max > $f; done; true")
+    pid = hosts.ok(HOST, "vs-fonctions guest_init_pid web").strip()
+    hosts.call(HOST, f"vs-enter --name web -- {BOX} reboot -f")
+    hosts.wait(HOST, f"new=$(vs-fonctions guest_init_pid web) && test $new -gt 0 && test $new != {pid}")
+    found = kernel(hosts, "web")
+    assert (found["memory.max"], found["pids.max"], found["cpu.max.burst"]) == (str(30 << 20), "50", "10000")
+    (row,) = json.loads(hosts.ok(HOST, "vs-limit --name web --json"))
+    assert all("applied" not in each for each in row["limits"].values()), row
+    assert row["limits"]["rss"] == {"enforced": True}
+
+    # inf lifts what it had
+    hosts.ok(HOST, "vs-limit --name web --rss inf --proc inf --cpu inf --burst inf")
+    lifted = kernel(hosts, "web")
+    assert (lifted["memory.max"], lifted["pids.max"], lifted["cpu.max.burst"]) == ("max", "max", "0")
+    assert lifted["cpu.max"].startswith("max ")

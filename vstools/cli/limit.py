@@ -1,0 +1,171 @@
+"""vs-limit: what guests may use, shown and changed while they run."""
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vstools import paths as installation
+from vstools.cli import app
+from vstools.errors import BadFiles, Refused, VsError
+from vstools.paths import Paths
+
+if TYPE_CHECKING:
+    from vstools.lifecycle.limit import Edits
+
+LINE = ("rss", "disk", "tmpfs", "proc", "cpu")
+UNITS = "as core data fsize memlock msgqueue stack: bytes; cpu: seconds; rttime: microseconds"
+
+
+def limit(
+    name: app.Names = None,
+    everyone: app.All = False,
+    rss: Annotated[str | None, typer.Option("--rss", help="memory", metavar="MIB")] = None,
+    disk: Annotated[str | None, typer.Option("--disk", help="disk space", metavar="MIB")] = None,
+    tmpfs: Annotated[str | None, typer.Option("--tmpfs", help="size of /tmp", metavar="MIB")] = None,
+    proc: Annotated[str | None, typer.Option("--proc", help="number of processes", metavar="N")] = None,
+    cpu: Annotated[str | None, typer.Option("--cpu", help="share of all the host's CPUs", metavar="R/T")] = None,
+    burst: Annotated[
+        str | None,
+        typer.Option("--burst", help="milliseconds of CPU time saved up beyond the share", metavar="MS"),
+    ] = None,
+    rlimit: Annotated[
+        list[str] | None,
+        typer.Option("--rlimit", help=f"limit of each process (repeatable; {UNITS})", metavar="NAME=SOFT[:HARD]"),
+    ] = None,
+    nofile: Annotated[
+        str | None, typer.Option("--nofile", help="open files of each process: --rlimit nofile=N", metavar="N")
+    ] = None,
+    swap: Annotated[str | None, typer.Option("--swap", help="swap beside --rss, 0 by itself", metavar="MIB")] = None,
+    force: Annotated[bool, typer.Option("--force", help="also below what is in use")] = False,
+    as_json: app.Json = False,
+    table: app.Table = False,
+    dry_run: app.DryRun = False,
+) -> int:
+    """Show and change what guests may use.
+
+    Prints <host>:<guest>:<rss>:<disk>:<tmpfs>:<proc>:<cpu>, the saved limits: numbers in MiB and counts, inf for none.
+    A running guest has new limits at once; where the kernel refuses one, none of them is changed. inf lifts a limit.
+    Lowering memory or processes below what is in use is refused without --force, which then may end processes of
+    the guest. What this host cannot enforce is saved, and said.
+    """
+    app.exclusive(json=as_json, table=table)
+    texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "cpu": cpu, "burst": burst, "swap": swap}
+    rlimits = [*(rlimit or ()), *([f"nofile={nofile}"] if nofile is not None else ())]
+    changes = bool(rlimits) or any(text is not None for text in texts.values())
+    if (force or dry_run) and not changes:
+        raise Refused(f"--{'force' if force else 'dry-run'} goes with a limit to set")
+    edits = _edits(texts, rlimits, force=force) if changes else None
+    paths = installation.from_environment()
+    names = app.selected(paths, name, everyone)
+    status = 0
+    if edits is not None and dry_run:
+        return _foresee(paths, names, edits)
+    if edits is not None and names:
+        from vstools.lifecycle import limit as change
+        from vstools.lifecycle import several
+
+        status = several.act(paths, names, [partial(change.apply, edits=edits)])
+    rows, failed = _rows(paths, names, as_json=as_json, table=table)
+    app.show(rows, line, as_json=as_json, table=table)
+    return status or failed
+
+
+def _edits(texts: dict[str, str | None], rlimits: list[str], *, force: bool) -> "Edits":
+    from vstools.guest import parse_burst, parse_cpu, parse_limit, parse_rlimit, parse_swap
+    from vstools.lifecycle.limit import Edits
+
+    parsers = {"cpu": lambda text: None if text == "inf" else parse_cpu(text), "burst": parse_burst, "swap": parse_swap}
+    values = [
+        (key, _parsed(f"--{key}", parsers.get(key, parse_limit), text))
+        for key, text in texts.items()
+        if text is not None
+    ]
+    pairs = [_parsed("--nofile" if text.startswith("nofile=") else "--rlimit", parse_rlimit, text) for text in rlimits]
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise Refused("--rlimit: one of the names is given twice")
+    return Edits(tuple(values), tuple(pairs), force)
+
+
+def _parsed(option: str, parse: Any, text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise Refused(f"{option}: {error}") from None
+
+
+def _foresee(paths: Paths, names: tuple[str, ...], edits: "Edits") -> int:
+    from vstools.lifecycle import limit as change
+
+    def foresee(guest: str) -> None:
+        for words in change.decide(paths, guest, edits).describe():
+            print(f"{guest}: {words}")
+
+    return sum(_tried(guest, partial(foresee, guest), alone=len(names) == 1) for guest in names) and 1
+
+
+def _tried(guest: str, act: Any, *, alone: bool) -> int:
+    """1 where the act failed for a guest that is one of several: the others follow."""
+    try:
+        act()
+    except VsError as error:
+        if alone:
+            raise
+        print(error if isinstance(error, BadFiles) else f"vs-limit: guest {guest}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _rows(paths: Paths, names: tuple[str, ...], *, as_json: bool, table: bool) -> tuple[list[dict[str, object]], int]:
+    rows: list[dict[str, object]] = []
+    read = _details if as_json else _row
+    status = [_tried(guest, lambda guest=guest: rows.append(read(paths, guest)), alone=len(names) == 1)
+              for guest in names]  # fmt: skip
+    if table:
+        rows = [{key: "inf" if value is None else value for key, value in row.items()} for row in rows]
+    return rows, max(status, default=0)
+
+
+def _row(paths: Paths, guest: str) -> dict[str, object]:
+    from vstools.config import guests
+
+    limits = guests.load(paths, guest).limits
+    values = {key: getattr(limits, key) for key in LINE}
+    return {"host": app.host_name(), "guest": guest, **values}
+
+
+def _details(paths: Paths, guest: str) -> dict[str, object]:
+    """All limits; of each that is set or differs, whether it is enforced and what the kernel has instead."""
+    from vstools.lifecycle import limit as change
+
+    state = change.state(paths, guest)
+    limits = state.limits
+    row: dict[str, object] = {"host": app.host_name(), "guest": guest}
+    row |= {key: getattr(limits, key) for key in (*LINE, "burst", "swap")}
+    row["cpu"] = None if limits.cpu is None else str(limits.cpu)
+    row["rlimits"] = {name: {"soft": each.soft, "hard": each.hard} for name, each in limits.rlimits}
+    row["enforced"] = not state.unenforced
+    about: dict[str, dict[str, object]] = {}
+    for key in (*LINE, "burst", "swap"):
+        if row[key] in (None, 0) and key not in state.applied:
+            continue
+        about[key] = {"enforced": key not in state.unenforced}
+        if key in state.unenforced:
+            about[key]["reason"] = state.unenforced[key]
+        if key in state.applied:
+            about[key]["applied"] = state.applied[key]
+    row["limits"] = about
+    return row
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """2008's line: ``<host>:<guest>:<rss>:<disk>:<tmpfs>:<proc>:<cpu>``."""
+    words = ("inf" if row[key] is None else str(row[key]) for key in LINE)
+    return ":".join((row["host"], row["guest"], *words))
+
+
+def main() -> None:
+    """The command."""
+    app.execute(limit)

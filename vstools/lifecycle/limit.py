@@ -1,0 +1,226 @@
+"""A guest's limits, changed while it runs: in the kernel and in its files, or in neither."""
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from vstools import limits, log, lxc
+from vstools.alive import is_running
+from vstools.config import guests
+from vstools.errors import Refused
+from vstools.faults import checkpoint
+from vstools.files import wait_until
+from vstools.guest import Guest, Limits, Rlimit
+from vstools.lifecycle import phases
+from vstools.lifecycle.host import guest_lock, runtime_lock
+from vstools.limits import cgroups, live, processes
+from vstools.paths import Paths
+from vstools.storage import mounts
+
+_PATIENCE = 60.0
+_MIB = 1 << 20
+_CONTENT = {
+    "memory.max": "rss", "memory.limit_in_bytes": "rss", "memory.swap.max": "swap", "pids.max": "proc",
+    "cpu.max": "cpu", "cpu.cfs_quota_us": "cpu", "cpu.max.burst": "burst", "cpu.cfs_burst_us": "burst",
+}  # fmt: skip
+"""Files of the kernel that say a limit of ours."""
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What the command line asks for: fields of Limits with their new values, and rlimits by name."""
+
+    values: tuple[tuple[str, object], ...] = ()
+    rlimits: tuple[tuple[str, Rlimit], ...] = ()
+    force: bool = False
+
+    def of(self, old: Limits) -> Limits:
+        """The limits as they shall be."""
+        merged = {**dict(old.rlimits), **dict(self.rlimits)}
+        new = replace(old, **dict(self.values))  # type: ignore[arg-type]
+        return replace(new, rlimits=tuple(sorted(merged.items())))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The limits that are meant."""
+        return frozenset(name for name, _ in self.values)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Everything decided about a change of a guest's limits."""
+
+    before: Guest
+    after: Guest
+    plan: limits.Plan
+    edits: Edits
+    record: phases.Record | None
+    tmp: Path
+
+    @property
+    def group(self) -> str:
+        """The cgroup that holds the limits; the guest runs."""
+        assert self.record is not None  # noqa: S101 - asked of running guests only
+        return f"{self.record.cgroup}/payload"
+
+    def describe(self) -> tuple[str, ...]:
+        """What would be changed, a line each."""
+        old, new = told(self.before.limits), told(self.after.limits)
+        lines = [f"{key} {old.get(key, 'inf')} -> {new[key]}" for key in new if new[key] != old.get(key, "inf")]
+        if self.record is not None:
+            group = live.Group(self.group)
+            ahead = live.write_order(group.read(self.plan.settings), self.plan.settings)
+            lines += [f"{group.path(setting)} <- {setting.value}" for setting in ahead]
+        return tuple(lines) or ("nothing changes",)
+
+
+def told(limits: Limits) -> dict[str, str]:
+    """Limits in words, by name."""
+    values = {name: getattr(limits, name) for name in ("rss", "disk", "tmpfs", "proc", "cpu", "burst", "swap")}
+    return {**{key: "inf" if value is None else str(value) for key, value in values.items()},
+            **{name: str(value) for name, value in limits.rlimits}}  # fmt: skip
+
+
+def decide(paths: Paths, name: str, edits: Edits) -> Change:
+    """Read and check everything; raises Refused or BadFiles, changes nothing."""
+    guest = guests.load(paths, name)
+    after = replace(guest, limits=edits.of(guest.limits))
+    plan = limits.of_this_host(after.limits)
+    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp")
+    for what, sentence in plan.missing:
+        if what == "burst" and "burst" in edits.names and after.limits.cpu is not None:
+            raise Refused(f"guest {name}: {sentence}", "a smaller --burst or a larger --cpu would do")
+    if record is not None:
+        _check_tmp(change)
+        _check_usage(change)
+    return change
+
+
+def _check_tmp(change: Change) -> None:
+    size, used = change.after.limits.tmpfs, mounts.tmp_used(change.tmp)
+    if size is not None and mounts.tmp_size(change.tmp) is not None and used > size * _MIB:
+        held = -(-used // _MIB)
+        raise Refused(
+            f"guest {change.after.name}: its /tmp holds {held} MiB", f"--tmpfs {size} needs files to go first"
+        )
+
+
+def _check_usage(change: Change) -> None:
+    if change.edits.force:
+        return
+    group = live.Group(change.group)
+    current = group.read(change.plan.settings)
+    left = group.swap_left(change.after.limits.swap)
+    found = live.objections(current, change.plan.settings, group.usage(), left)
+    if found:
+        raise Refused(f"guest {change.after.name}: {'; '.join(found)}", "--force tries it all the same")
+
+
+def apply(paths: Paths, name: str, edits: Edits) -> None:
+    """Make the change; killed, the same command does the rest."""
+    guests.require(paths, name)
+    with guest_lock(paths, name):
+        if not wait_until(lambda: _is_settled(paths, name), patience=_PATIENCE, pause=0.05):
+            raise Refused(f"guest {name} is just starting or ending", "try again")
+        with runtime_lock(paths, name):
+            change = decide(paths, name, edits)
+            words = " ".join(f"{key}={value}" for key, value in told(change.after.limits).items())
+            with log.change(f"limits {words}", name):
+                _put(paths, change)
+    for what, sentence in change.plan.missing:
+        if what in edits.names:
+            log.warn(f"guest {name}: {sentence}")
+
+
+def _is_settled(paths: Paths, name: str) -> bool:
+    """Whether the guest does not run, or its init does."""
+    return not is_running(paths, name) or lxc.init_pid(paths, name) is not None
+
+
+def _put(paths: Paths, change: Change) -> None:
+    """The kernel first, then the files: what fails is undone, and then both are as they were."""
+    name = change.after.name
+    with ExitStack() as undo:
+        if change.record is not None:
+            _put_kernel(change, undo)
+        undo.callback(guests.save, paths.config_of(name), change.before)
+        guests.save(paths.config_of(name), change.after)
+        checkpoint("limit:saved")
+        if change.record is not None:
+            undo.callback(phases.write_lxc_config, paths, change.before, change.record)
+            phases.write_lxc_config(paths, change.after, change.record)
+        undo.pop_all()
+    checkpoint("limit:done")
+
+
+def _put_kernel(change: Change, undo: ExitStack) -> None:
+    group = live.Group(change.group)
+    undo.callback(group.back, group.put(change.plan.settings))
+    checkpoint("limit:cgroup")
+    _put_tmp(change, undo)
+    checkpoint("limit:tmpfs")
+    asked = dict(change.edits.rlimits)
+    rlimits = processes.Change(change.group, partial(cgroups.members, change.group))
+    undo.callback(rlimits.back)
+    rlimits.put(tuple((name, limit) for name, limit in change.plan.rlimits if name in asked))
+    checkpoint("limit:rlimits")
+
+
+def _put_tmp(change: Change, undo: ExitStack) -> None:
+    size, name = change.after.limits.tmpfs, change.after.name
+    old = mounts.tmp_size(change.tmp)
+    if old is None:
+        if size is not None and "tmpfs" in change.edits.names:
+            log.warn(f"guest {name}: it runs without a /tmp of its own; tmpfs {size} begins with its next start")
+    elif old != (size or 0) * _MIB:
+        base = change.after.id_base
+        undo.callback(mounts.resize_tmp, change.tmp, old // _MIB or None, base)
+        mounts.resize_tmp(change.tmp, size, base)
+
+
+@dataclass(frozen=True)
+class State:
+    """A guest's limits as saved, what this host cannot enforce (limit -> sentence), and what the kernel has instead."""
+
+    limits: Limits
+    unenforced: dict[str, str]
+    applied: dict[str, object]
+
+
+def state(paths: Paths, name: str) -> State:
+    """The limits of one guest, from its files and the kernel."""
+    guest = guests.load(paths, name)
+    plan = limits.of_this_host(guest.limits)
+    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    applied = {} if record is None else _applied(guest, plan, record, paths.runtime_of(name) / "tmp")
+    return State(guest.limits, dict(plan.missing), applied)
+
+
+def _applied(guest: Guest, plan: limits.Plan, record: phases.Record, tmp: Path) -> dict[str, object]:
+    """Where the kernel has something else than the files say: in the units of the line."""
+    group = live.Group(f"{record.cgroup}/payload")
+    current = group.read(plan.settings)
+    found: dict[str, object] = {}
+    for setting in plan.settings:
+        what = _CONTENT.get(setting.key)
+        values = current.get(setting.key)
+        if what is None or values is None or values[0] == live.numbers(setting.value)[0]:
+            continue
+        found[what] = _in_units(what, values)
+    size = mounts.tmp_size(tmp)
+    if size is not None and size != (guest.limits.tmpfs or 0) * _MIB:
+        found["tmpfs"] = size // _MIB or None
+    elif size is None and guest.limits.tmpfs is not None:
+        found["tmpfs"] = None
+    return found
+
+
+def _in_units(what: str, values: tuple[float, ...]) -> object:
+    if what == "cpu":
+        return live.share(values, os.cpu_count() or 1)
+    if values[0] == float("inf"):
+        return None
+    return int(values[0]) // {"burst": 1000, "proc": 1}.get(what, _MIB)

@@ -1,0 +1,170 @@
+"""A running guest's limits in the kernel: what they are, what they would hit, and changing them all or none."""
+
+import errno
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vstools import log
+from vstools.errors import VsError
+from vstools.limits import cgroups
+from vstools.limits.plan import MIB, PERIOD, Setting
+
+Number = float
+Content = dict[str, tuple[Number, ...]]
+"""File -> its numbers; no limit is infinity."""
+
+_RAISED = (
+    "memory.swap.max", "memory.max", "memory.high", "memory.memsw.limit_in_bytes", "memory.limit_in_bytes", "pids.max",
+    "cpu.cfs_period_us", "cpu.max", "cpu.cfs_quota_us", "cpu.max.burst", "cpu.cfs_burst_us",
+)  # fmt: skip
+"""The order in which files are written that get larger; those that get smaller follow in the opposite one.
+
+v1 never lets memory pass memory and swap, and no kernel lets the burst pass the quota. On v2 memory.high goes down
+first, so that the kernel reclaims before it kills.
+"""
+_OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes", "cpu.max.burst", "cpu.cfs_burst_us"})
+_V1_NO_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a guest uses and cannot give back at once: bytes of memory, processes. None: not known."""
+
+    memory: int | None = None
+    processes: int | None = None
+
+
+def numbers(text: str) -> tuple[Number, ...]:
+    """The numbers of a cgroup's file: ``max``, -1 and v1's huge ones are infinity."""
+    values = [float("inf") if word == "max" else int(word) for word in text.split()]
+    return tuple(float("inf") if value < 0 or value >= _V1_NO_LIMIT else value for value in values)
+
+
+def write_order(current: Content, wanted: tuple[Setting, ...]) -> list[Setting]:
+    """The settings that differ, in an order that the kernel takes. Pure."""
+    different = [setting for setting in wanted if current.get(setting.key) != numbers(setting.value)]
+    rank = sorted(different, key=lambda setting: _RAISED.index(setting.key))
+
+    def grows(setting: Setting) -> bool:
+        return setting.key == "cpu.cfs_period_us" or numbers(setting.value) > current.get(setting.key, (0,))
+
+    return [*(one for one in rank if grows(one)), *(one for one in reversed(rank) if not grows(one))]
+
+
+class Group:
+    """The ``payload`` cgroup of a running guest, in every tree."""
+
+    def __init__(self, group: str, proc: Path = Path("/proc")) -> None:
+        self.name = group
+        self._homes = cgroups.homes(proc)
+        self._proc = proc
+
+    def path(self, setting: Setting) -> Path:
+        """The file of a setting."""
+        return self._homes[setting.version, setting.controller] / self.name / setting.key
+
+    def read(self, settings: tuple[Setting, ...]) -> Content:
+        """What the kernel has; a file that is not there is left out."""
+        found: Content = {}
+        for setting in settings:
+            with suppress(FileNotFoundError):
+                found[setting.key] = numbers(self.path(setting).read_text())
+        return found
+
+    def put(self, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+        """Write what differs; returns what was there before. Raises VsError, and all is as it was, when one is refused.
+
+        A file that this kernel does not have is passed over where it would only say that there is no limit.
+        """
+        current = self.read(settings)
+        before = tuple(_with(setting, current[setting.key]) for setting in settings if setting.key in current)
+        try:
+            for setting in write_order(current, settings):
+                if setting.key in current or setting.explicit or setting.key not in _OPTIONAL:
+                    self._write(setting)
+        except BaseException:
+            self.back(before)
+            raise
+        return before
+
+    def back(self, before: tuple[Setting, ...]) -> None:
+        """Write what was there before; what is refused now is said."""
+        for setting in write_order(self.read(before), before):
+            try:
+                self._write(setting)
+            except VsError as error:
+                log.warn(f"{self.name}: {error}")
+
+    def _write(self, setting: Setting) -> None:
+        path = self.path(setting)
+        log.debug(f"{path} <- {setting.value}")
+        try:
+            with path.open("r+") as handle:
+                handle.write(setting.value)
+        except FileNotFoundError:
+            raise VsError(
+                f"{path} is not there", f"the controller {setting.controller} is off for this guest"
+            ) from None
+        except OSError as error:
+            why = "what is in use cannot be reclaimed" if error.errno == errno.EBUSY else error.strerror
+            raise VsError(f"the kernel refuses {setting.key} {setting.value}: {why}") from error
+
+    def usage(self) -> Usage:
+        """What the guest uses now."""
+        processes = None
+        for version in (2, 1):
+            if (home := self._homes.get((version, "pids"))) is not None:
+                with suppress(OSError):
+                    processes = int((home / self.name / "pids.current").read_text())
+                    break
+        return Usage(self._memory(), processes)
+
+    def _memory(self) -> int | None:
+        """Bytes that the kernel cannot reclaim: anonymous, shared and its own; less what swap would take."""
+        for version, keys in (
+            (2, ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock")),
+            (1, ("total_rss", "total_shmem")),
+        ):
+            if (home := self._homes.get((version, "memory"))) is None:
+                continue
+            with suppress(OSError):
+                lines = (home / self.name / "memory.stat").read_text().splitlines()
+                stat = {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+                return sum(stat.get(key, 0) for key in keys)
+        return None
+
+    def swap_left(self, allowed: int | None) -> int:
+        """Bytes of swap that the guest could still take when ``allowed`` MiB are its limit (None: none)."""
+        info = (self._proc / "meminfo").read_text().splitlines()
+        free = next((int(line.split()[1]) << 10 for line in info if line.startswith("SwapFree:")), 0)
+        return free if allowed is None else min(free, allowed * MIB)
+
+
+def _with(setting: Setting, values: tuple[Number, ...]) -> Setting:
+    none = "max" if setting.version == 2 or setting.controller == "pids" else "-1"
+    text = " ".join(none if value == float("inf") else str(int(value)) for value in values)
+    return Setting(setting.version, setting.controller, setting.key, text)
+
+
+def objections(current: Content, wanted: tuple[Setting, ...], usage: Usage, swap_left: int = 0) -> list[str]:
+    """What lowering a limit below what is in use would do, as sentences. Pure."""
+    found = []
+    for setting in write_order(current, wanted):
+        value = numbers(setting.value)[0]
+        if value >= current.get(setting.key, (0,))[0]:
+            continue
+        held = (usage.memory or 0) - swap_left
+        if setting.key in ("memory.max", "memory.limit_in_bytes") and held > value:
+            what = f"rss {value / MIB:.0f}: {held / MIB:.0f} MiB are in use that the kernel cannot reclaim"
+            then = "it would kill processes of the guest" if setting.version == 2 else "it would refuse (cgroup v1)"
+            found.append(f"{what}, {then}")
+        if setting.key == "pids.max" and (usage.processes or 0) > value:
+            found.append(f"proc {value:.0f}: {usage.processes} run, so that the guest could begin no new one for now")
+    return found
+
+
+def share(values: tuple[Number, ...], cpus: int) -> str | None:
+    """A quota and its period as a share of the host, None where there is none."""
+    quota, period = (*values, PERIOD)[:2]
+    return None if quota == float("inf") else f"{quota:.0f}/{period * cpus:.0f}"
