@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from vstools.lifecycle.limit import Edits
 
 LINE = ("rss", "disk", "tmpfs", "proc", "cpu")
-UNITS = "as core data fsize memlock msgqueue stack: bytes; cpu: seconds; rttime: microseconds"
+UNITS = (
+    "as core data fsize memlock msgqueue stack: bytes; cpu: seconds; rttime: microseconds; "
+    "locks nofile sigpending: a number; nice rtprio: as man 2 getrlimit"
+)
 
 
 def limit(
