@@ -178,3 +178,13 @@ def test_nothing_is_announced_for_an_address_that_is_in_use(both: Host, neighbou
         while (found := wire.receive(time.monotonic() + 0.2)) is not None:
             assert found[1][28:32] != IPv4Address(GUEST).packed, "it would have taken the owner's packets"
     assert OLD_MAC in neighbour.sh(f"ip neighbour show {GUEST}")
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+def test_many_addresses_are_asked_for_at_once(host: Host, lan: str, count: int) -> None:
+    """The kernel's filter for what is heard leaps over 255 instructions at most, and has 4096."""
+    first = int(IPv4Address("10.99.128.1"))
+    taken = IPv4Address(first + count - 1)
+    with machine("vsother", lan, f"{taken}/16") as other, arp.Inquiry() as inquiry:
+        inquiry.ask({(lan, IPv4Address(first + number)): "" for number in range(count)})
+        assert list(inquiry.answers(time.monotonic() + 1)) == [(taken, other.mac)]

@@ -16,6 +16,7 @@ _FRAME_MAX = 2048
 _SIOCGIFHWADDR = 0x8927  # man 7 netdevice
 _SO_ATTACH_FILTER = 26
 _INSTRUCTION = struct.Struct("HBBI")  # struct sock_filter, linux/filter.h
+_PROGRAM_MAX = 4096  # BPF_MAXINSNS
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 
 
@@ -39,11 +40,17 @@ class Wire:
         self._socket.close()
 
     def keep_only(self, offset: int, values: Iterable[bytes]) -> None:
-        """Let the kernel keep only frames with one of the values, 4 bytes each, at an offset: floods push none out."""
+        """Let the kernel keep only frames with one of the values, 4 bytes each, at an offset: floods push none out.
+
+        Of more than two thousand values it keeps all frames.
+        """
         words = [int.from_bytes(value, "big") for value in values]
         code = [(_LOAD, 0, 0, offset)]
-        code += [(_EQUAL, len(words) - index, 0, word) for index, word in enumerate(words)]
-        code += [(_RETURN, 0, 0, 0), (_RETURN, 0, 0, _FRAME_MAX)]
+        for word in words:
+            code += [(_EQUAL, 0, 1, word), (_RETURN, 0, 0, _FRAME_MAX)]
+        code.append((_RETURN, 0, 0, 0))
+        if len(code) > _PROGRAM_MAX:
+            return
         program = b"".join(_INSTRUCTION.pack(*line) for line in code)
         held = ctypes.create_string_buffer(program)
         self._socket.setsockopt(
