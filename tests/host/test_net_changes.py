@@ -267,3 +267,13 @@ def test_where_the_waiting_process_is_killed_the_next_command_goes_back(web: Hos
     web.ok("vs-control", "--name", "web", "--restart")
     assert links()["eth0"][1] == {GUEST}
     assert not path.exists()
+
+
+def test_a_link_that_a_killed_command_left_goes_with_the_next_change(web: Host) -> None:
+    (web.guests / "web/interfaces/0/dev").write_text("vsbr0\n")
+    web.configure(f"{NETWORKS}0:{OTHER}.0/24,{OTHER}.1\n", DEFAULT_DEVICE=SECOND)
+    done = web.vs("vs-net", "--name", "web", "--add", f"{OTHER}.20", VS_TOOLS_FAULT="change:connected")
+    assert (done.code, links().keys()) == (-9, {"eth0", "eth1"}), done
+    web.configure(f"{NETWORKS}0:{OTHER}.0/24,{OTHER}.1\n")
+    net(web, "--add", f"{NET}.20")
+    assert {name: has for name, (_, has) in links().items()} == {"eth0": {GUEST, f"{NET}.20"}}

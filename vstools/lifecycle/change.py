@@ -187,7 +187,7 @@ def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
 
     name, links = wanted.before.name, wanted.links
     now = phases.with_links(record, links)
-    both = phases.with_links(record, (*links, *wanted.old_links))
+    both = phases.and_links(record, (*links, *wanted.old_links))
     up = filtering.is_up(record.netns)
     phases.write_record(paths, name, both)
     with host_lock(paths, "links"):

@@ -52,6 +52,17 @@ def with_links(record: Record, links: tuple[plan.Link, ...]) -> Record:
     )
 
 
+def and_links(record: Record, links: tuple[plan.Link, ...]) -> Record:
+    """The record of a guest that has these links as well: what it names already, a killed command may have left."""
+    more = with_links(record, links)
+    return replace(
+        record,
+        host_names=tuple(dict.fromkeys((*record.host_names, *more.host_names))),
+        names=tuple(dict.fromkeys((*record.names, *more.names))),
+        vlans=tuple(dict.fromkeys((*record.vlans, *more.vlans))),
+    )
+
+
 @dataclass(frozen=True)
 class Start:
     """Everything decided about one start, before anything is done."""

@@ -105,14 +105,15 @@ def mend_links(paths: Paths, name: str) -> None:
         if record is None:
             return
         links = _links(paths, name)
-        both = phases.with_links(record, links)
-        gone = tuple(key for key in record.names if key not in both.names)
+        now, both = phases.with_links(record, links), phases.and_links(record, links)
+        gone = tuple(key for key in both.names if key not in now.names)
         phases.write_record(paths, name, both)
         with host_lock(paths, "links"):
             local.ensure(paths, links, settings(paths).networks)
             mend.mend(record.netns, links, gone)
         presence.check_ipv6(record.netns, links, wait=True)
-        phases.drop_vlans(paths, name, tuple(vlan for vlan in record.vlans if vlan not in both.vlans))
+        phases.drop_vlans(paths, name, tuple(vlan for vlan in both.vlans if vlan not in now.vlans))
+        phases.write_record(paths, name, now)
 
 
 def _take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
