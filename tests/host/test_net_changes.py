@@ -6,9 +6,15 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import NET, NETWORKS, Host, create, wait
+
+from vstools.errors import VsError
+from vstools.lifecycle import upkeep
+from vstools.network import mend
+from vstools.paths import Paths
 
 SELF = os.uname().nodename.partition(".")[0]
 NET6 = "fd99:7:"
@@ -277,3 +283,49 @@ def test_a_link_that_a_killed_command_left_goes_with_the_next_change(web: Host) 
     web.configure(f"{NETWORKS}0:{OTHER}.0/24,{OTHER}.1\n")
     net(web, "--add", f"{NET}.20")
     assert {name: has for name, (_, has) in links().items()} == {"eth0": {GUEST, f"{NET}.20"}}
+
+
+def gone_back(host: Host) -> None:
+    wait(lambda: not (host.guests / "web/.confirm").exists())
+
+
+def test_links_that_were_down_are_down_again_where_nobody_confirms(web: Host) -> None:
+    net(web, "--vlan", "down")
+    assert net(web, "--vlan", "up", "--confirm", "2") == [f"{GUEST}:up:up:up:up"]
+    gone_back(web)
+    assert net(web) == [f"{GUEST}:down:down:up:up"]
+    net(web, "--fw", "down", "--confirm", "2")
+    gone_back(web)
+    assert net(web) == [f"{GUEST}:down:down:up:up"]
+    net(web, "--vlan", "up")
+    net(web, "--route", "down")
+    assert net(web, "--route", "up", "--confirm", "2") == [f"{GUEST}:up:up:up:up"]
+    gone_back(web)
+    assert net(web) == [f"{GUEST}:up:down:up:up"]
+
+
+def test_while_a_change_waits_the_same_address_again_is_refused_as_well(web: Host) -> None:
+    net(web, "--vlan", "down", "--confirm", "600")
+    done = web.vs("vs-net", "--name", "web", "--set", f"0={GUEST}")
+    assert (done.code, "waits for its confirmation" in done.err) == (2, True), done
+    assert net(web) == [f"{GUEST}:down:down:up:up"]
+
+
+def test_a_change_with_a_way_back_that_fails_half_done_goes_back_at_once(
+    web: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VS_TOOLS_ROOT", str(web.root))
+    (web.guests / "web/firewall.conf").write_text("enable\n")
+    failures = [VsError("the kernel would not")]
+    real = mend.mend
+
+    def fails_once(*words: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(*words)
+
+    monkeypatch.setattr(mend, "mend", fails_once)
+    with pytest.raises(VsError, match="would not"):
+        upkeep.switch(Paths(web.root), "web", upkeep.Switches(fw=True, vlan=True), 600)
+    assert answers(GUEST), "the rules are those of before"
+    assert not (web.guests / "web/.confirm").exists()

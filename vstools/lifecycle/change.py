@@ -129,6 +129,7 @@ def apply(paths: Paths, name: str, edits: Edits, seconds: int | None = None) -> 
     Raises Refused, and changes nothing, where one of the addresses answers on the wire.
     """
     with guest_lock(paths, name), host_lock(paths, "allocation"):
+        confirm.none_waits(paths, name)
         wanted = decide(paths, name, edits)
         if wanted.before == wanted.after:
             upkeep.mend_links(paths, name)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,21 +17,22 @@ from vstools import files, log, run
 from vstools.alive import is_running
 from vstools.config import guests
 from vstools.config.registry import WAITING
-from vstools.errors import Refused
+from vstools.errors import Busy, Refused, VsError
 from vstools.guest import Address, Nic, parse_address
-from vstools.lifecycle.host import guest_lock
+from vstools.lifecycle.host import guest_lock, runtime_lock
 from vstools.paths import Paths, command
 
 _STEP = 0.5
-_LIMIT = 4 << 20
+_LIMIT = 1 << 28  # the rules of a long firewall.conf are in it
 
 
 @dataclass(frozen=True)
 class Pending:
     """A change that is not confirmed. ``deadline``: seconds of CLOCK_BOOTTIME in the boot ``boot``.
 
-    ``life`` is the token of the guest's start that ``rules``, a text for the back end ``backend``, belong to;
-    ``before`` and ``after`` are its interfaces, None where the change is about its links or rules alone.
+    ``life`` is the token of the guest's start that ``rules``, a text for the back end ``backend``, belong to, and
+    ``down``: which of ``vlan`` and ``route`` were. ``before`` and ``after`` are its interfaces, None where the change
+    is about its links or rules alone.
     """
 
     token: str = ""
@@ -40,6 +41,7 @@ class Pending:
     life: str = ""
     backend: str = ""
     rules: str = ""
+    down: tuple[str, ...] = ()
     before: tuple[Nic, ...] | None = None
     after: tuple[Nic, ...] | None = None
 
@@ -65,7 +67,7 @@ def read(paths: Paths, name: str) -> Pending | None:
         for key in ("before", "after"):
             if found[key] is not None:
                 found[key] = tuple(Nic(**{**nic, "address": parse_address(nic["address"])}) for nic in found[key])
-        return Pending(**found)
+        return Pending(**{**found, "down": tuple(found.get("down", ()))})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
@@ -84,12 +86,8 @@ def reserved(paths: Paths) -> Iterator[tuple[Address, str]]:
             yield nic.address, path.parent.name
 
 
-@contextmanager
-def around(paths: Paths, name: str, seconds: int | None, pending: Callable[[], Pending]) -> Iterator[None]:
-    """A change of a guest whose lock the caller holds: with ``seconds``, ``pending`` says what to go back to.
-
-    Raises Refused while another change waits: what there is to go back to would no longer be clear.
-    """
+def none_waits(paths: Paths, name: str) -> None:
+    """Go back where the deadline is past. Raises Refused while a change waits. The caller holds the guest's lock."""
     settle(paths, name)
     if (waiting := read(paths, name)) is not None:
         left = max(0, round(waiting.deadline - _now()))
@@ -97,14 +95,32 @@ def around(paths: Paths, name: str, seconds: int | None, pending: Callable[[], P
             f"guest {name} has a change that waits for its confirmation",
             f"--confirmed keeps it, otherwise it goes back in {left} s",
         )
+
+
+@contextmanager
+def around(paths: Paths, name: str, seconds: int | None, pending: Callable[[], Pending]) -> Iterator[None]:
+    """A change of a guest whose lock the caller holds: with ``seconds``, ``pending`` says what to go back to.
+
+    Raises Refused while another change waits: what there is to go back to would no longer be clear. A change that
+    fails goes back at once, for it may be half done.
+    """
+    none_waits(paths, name)
     if seconds is None:
         yield
         return
-    _begin(paths, name, replace(pending(), token=os.urandom(8).hex(), boot=_boot(), deadline=_now() + seconds))
+    waiting = replace(pending(), token=os.urandom(8).hex(), boot=_boot(), deadline=_now() + seconds)
+    try:
+        _begin(paths, name, waiting)
+    except BaseException:
+        _forget(paths, name)
+        raise
     try:
         yield
     except BaseException:
-        _forget(paths, name)
+        try:
+            _go_back(paths, name, waiting)
+        except (VsError, OSError) as error:
+            log.warn(f"guest {name}: what was changed could not be taken back, and will be in {seconds} s: {error}")
         raise
 
 
@@ -137,9 +153,8 @@ def expire(paths: Paths, name: str, token: str) -> None:
         if pending is None or pending.token != token:
             return
         if pending.is_over:
-            with guest_lock(paths, name):
+            with suppress(Busy), guest_lock(paths, name):  # whoever holds it now may need long
                 settle(paths, name)
-            return
         time.sleep(_STEP)
 
 
@@ -155,11 +170,14 @@ def settle(paths: Paths, name: str) -> None:
     if pending is None or not pending.is_over:
         return
     with log.change("go back, for nobody confirmed", name):
-        if pending.before is not None:
-            _restore_addresses(paths, name, pending)
-        if is_running(paths, name):
-            _restore_kernel(paths, name, pending)
-        _forget(paths, name)
+        _go_back(paths, name, pending)
+
+
+def _go_back(paths: Paths, name: str, pending: Pending) -> None:
+    if pending.before is not None:
+        _restore_addresses(paths, name, pending)
+    _restore_kernel(paths, name, pending)
+    _forget(paths, name)
 
 
 def _restore_addresses(paths: Paths, name: str, pending: Pending) -> None:
@@ -176,12 +194,18 @@ def _restore_kernel(paths: Paths, name: str, pending: Pending) -> None:
     from vstools.firewall import backend
     from vstools.lifecycle import phases, upkeep
 
-    record = phases.read_record(paths, name)
-    if record is None:
-        return
-    if pending.rules and pending.life == record.token:
-        backend.choose(pending.backend).load(record.netns, pending.rules)
-    upkeep.mend_links(paths, name)
+    with runtime_lock(paths, name):
+        record = phases.read_record(paths, name) if is_running(paths, name) else None
+        if record is None:
+            return
+        same = pending.life == record.token
+        if pending.rules and same:
+            backend.choose(pending.backend).load(record.netns, pending.rules)
+    down = pending.down if same else ()
+    if "vlan" not in down:  # links that were down shall not be up even for a moment
+        upkeep.mend_links(paths, name)
+    if down:
+        upkeep.take_down(paths, name, vlan="vlan" in down, route="route" in down)
 
 
 def before_start(paths: Paths, name: str) -> None:

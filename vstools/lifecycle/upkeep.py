@@ -82,18 +82,21 @@ def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None)
             if parts.vlan or parts.route:
                 mend_links(paths, name)
             if parts.vlan is False or parts.route is False:
-                _take_down(paths, name, vlan=parts.vlan is False, route=parts.route is False)
+                take_down(paths, name, vlan=parts.vlan is False, route=parts.route is False)
             if parts.fw is False:
                 _load_rules(paths, name, policy, up=False)
 
 
 def pending(paths: Paths, name: str) -> confirm.Pending:
-    """What a guest's network goes back to when a change is not confirmed: its rules as the kernel has them."""
+    """What a guest's network goes back to when a change is not confirmed: rules, and what is down, as the kernel has it."""
+    from vstools.network import mend
+
     record = phases.read_record(paths, name) if is_running(paths, name) else None
     if record is None:
         return confirm.Pending()
     backend, rules = filtering.saved(record.netns)
-    return confirm.Pending(life=record.token, backend=backend, rules=rules)
+    down = mend.switched_off(record.netns, _links(paths, name))
+    return confirm.Pending(life=record.token, backend=backend, rules=rules, down=down)
 
 
 def mend_links(paths: Paths, name: str) -> None:
@@ -116,7 +119,8 @@ def mend_links(paths: Paths, name: str) -> None:
         phases.write_record(paths, name, now)
 
 
-def _take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
+def take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
+    """Set the guest's links down, or take its routes away. The caller holds the guest's lock."""
     from vstools.network import mend
 
     with runtime_lock(paths, name):

@@ -144,6 +144,15 @@ def _by_index(ipr: Any, links: tuple[Link, ...]) -> dict[int, Link]:
     return {index: link for link in links if (index := kernel.index_of(ipr, link.name)) is not None}
 
 
+def switched_off(netns: str, links: tuple[Link, ...]) -> tuple[str, ...]:
+    """Which of ``vlan`` and ``route`` are as ``take_down`` leaves them; routes go with links that are down."""
+    with kernel.inside(netns), IPRoute() as ipr:
+        there = _by_index(ipr, links)
+        up = any(message["flags"] & _UP for message in ipr.get_links() if message["index"] in there)
+        led = routes.lead_out(routes.read(ipr), there)
+    return (*(() if up or not there else ("vlan",)), *(() if led or not there else ("route",)))
+
+
 def take_down(netns: str, links: tuple[Link, ...], *, vlan: bool, route: bool) -> None:
     """Set the guest's links down, or take its routes away; ``mend`` brings both back."""
     try:

@@ -89,6 +89,14 @@ def prune(ipr: Any, links: dict[int, Link], *, on_link: bool = False) -> None:
                 ipr.rule("del", family=family, src=at, src_len=source.prefixlen, table=table, priority=table)
 
 
+def lead_out(ways: "Ways", links: dict[int, Link]) -> bool:
+    """Whether one of the links has a route to a network, or a default route."""
+    return any(
+        index in links and (table == _MAIN or table in TABLES) and not (net.is_multicast or net.is_link_local)
+        for table, net, index, _ in ways.routes
+    )
+
+
 @contextmanager
 def suppress_gone() -> Iterator[None]:
     """What is gone already need not be deleted."""
