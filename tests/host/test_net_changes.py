@@ -329,3 +329,13 @@ def test_a_change_with_a_way_back_that_fails_half_done_goes_back_at_once(
         upkeep.switch(Paths(web.root), "web", upkeep.Switches(fw=True, vlan=True), 600)
     assert answers(GUEST), "the rules are those of before"
     assert not (web.guests / "web/.confirm").exists()
+
+
+@pytest.mark.parametrize("words", [("--vlan", "up"), ("--repair",), ("--set", f"0={GUEST}")])
+def test_a_link_is_not_taken_for_a_device_that_is_not_there(web: Host, words: tuple[str, ...]) -> None:
+    before = links()
+    (web.guests / "web/interfaces/0/dev").write_text("vsnone0\n")
+    done = web.vs("vs-net", "--name", "web", *words)
+    assert (done.code, "vsnone0 does not exist" in done.err) == (2, True), done
+    assert links() == before
+    assert answers(GUEST)

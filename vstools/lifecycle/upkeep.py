@@ -59,6 +59,7 @@ def repair(paths: Paths, name: str) -> tuple[str, ...]:
     with guest_lock(paths, name), confirm.around(paths, name, None, confirm.Pending):
         found = differences(paths, name)
         if found:
+            check_devices(paths, name)
             with log.change("repair the network", name):
                 mend_links(paths, name)
                 _load_rules(paths, name, filtering.policy(paths, name), up=True)
@@ -73,6 +74,8 @@ def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None)
     with guest_lock(paths, name):
         needed(paths, name)
         policy = filtering.policy(paths, name)
+        if parts.vlan or parts.route:
+            check_devices(paths, name)
         with (
             confirm.around(paths, name, seconds, lambda: pending(paths, name)),
             log.change(f"network {parts}", name),
@@ -97,6 +100,13 @@ def pending(paths: Paths, name: str) -> confirm.Pending:
     backend, rules = filtering.saved(record.netns)
     down = mend.switched_off(record.netns, _links(paths, name))
     return confirm.Pending(life=record.token, backend=backend, rules=rules, down=down)
+
+
+def check_devices(paths: Paths, name: str) -> None:
+    """Raise Refused when a device that the files give the guest is missing: its links would be lost for nothing."""
+    from vstools.network import local
+
+    local.check_devices(_links(paths, name))
 
 
 def mend_links(paths: Paths, name: str) -> None:
