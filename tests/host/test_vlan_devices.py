@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from vstools.errors import VsError
 from vstools.network import devices, kernel
+from vstools.network.plan import Link
 
 NAME = "vsvlan0"
 
@@ -52,3 +54,13 @@ def test_one_of_ours_that_somebody_put_on_a_bridge_stays() -> None:
     finally:
         ip("link", "delete", NAME)
         ip("link", "delete", "vsbridge0")
+
+
+def test_a_device_with_the_name_of_a_vlan_that_is_another_one_carries_no_guest(link: str) -> None:
+    ip("link", "add", f"{link}.7", "type", "bridge")
+    try:
+        wanted = Link("eth0", "vs60000.0", link, 7, "02:00:00:00:00:01", None, ())
+        with pytest.raises(VsError, match=f"{link}.7 is not VLAN 7 of {link}"):
+            kernel.make_vlans((wanted,))
+    finally:
+        ip("link", "delete", f"{link}.7")

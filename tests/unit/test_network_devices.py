@@ -1,5 +1,6 @@
 """Which links a host's devices can carry, and as what; the kernel's answers are made up here."""
 
+import struct
 from dataclasses import replace
 from ipaddress import ip_interface
 
@@ -9,6 +10,8 @@ from vstools.config.create import CreateConf
 from vstools.config.networks import Networks
 from vstools.errors import Refused
 from vstools.network import devices, plan
+from vstools.network.kernel import is_vlan
+from vstools.network.netlink import IPRoute
 
 from .made import guest, nic
 
@@ -51,3 +54,26 @@ def test_ipvlan_is_asked_for_in_create_conf_and_refused_where_the_kernel_has_non
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refused, match="the network device eth9 does not exist"):
         devices.check_devices((replace(LINK, device="eth9"),))
+
+
+def vlan_message(kind: bytes, number: int, device: int) -> object:
+    """A link as the kernel tells of it, decoded by pyroute2."""
+
+    def attribute(code: int, content: bytes) -> bytes:
+        return struct.pack("=HH", 4 + len(content), code) + content + b"\0" * (-len(content) % 4)
+
+    info = attribute(1, kind + b"\0") + attribute(2, attribute(1, struct.pack("=H", number)))
+    body = struct.pack("=BxHiII", 0, 1, 9, 0, 0) + attribute(5, struct.pack("=I", device)) + attribute(18, info)
+    assert IPRoute  # pyroute2 without the rest of it
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    message = ifinfmsg(struct.pack("=IHHII", 16 + len(body), 16, 0, 0, 0) + body)
+    message.decode()
+    return message
+
+
+def test_a_vlan_is_told_from_everything_else_with_its_name() -> None:
+    assert is_vlan(vlan_message(b"vlan", 7, 3), 3, 7)
+    assert not is_vlan(vlan_message(b"vlan", 8, 3), 3, 7)
+    assert not is_vlan(vlan_message(b"vlan", 7, 4), 3, 7)
+    assert not is_vlan(vlan_message(b"macvlan", 7, 3), 3, 7)

@@ -145,9 +145,22 @@ def _vlan(ipr: Any, device: int, link: Link) -> int:
         found = index_of(ipr, name)
         if found is None:
             raise VsError(f"the VLAN device {name} could not be made")
+    (message,) = ipr.get_links(found)
+    if not is_vlan(message, device, link.vlan):
+        raise VsError(f"{name} is not VLAN {link.vlan} of {link.device}", f"ip -d link show {name} tells what it is")
+    if message.get_attr("IFLA_GROUP") == GROUP:  # each time: who made it may have been killed before this
         for key, value in _SILENT.items():
             sysctl(key.format(name), value, needed=False)
     return found
+
+
+def is_vlan(message: Any, device: int, vlan: int) -> bool:
+    """Whether a link is the VLAN of that number on the device with that index."""
+    info = message.get_attr("IFLA_LINKINFO")
+    if not info or info.get_attr("IFLA_INFO_KIND") != "vlan":
+        return False
+    number = info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID")
+    return bool((message.get_attr("IFLA_LINK"), number) == (device, vlan))
 
 
 def drop_vlans(names: tuple[str, ...]) -> None:
