@@ -1,13 +1,15 @@
 """What a guest's link can be on this host's devices; what they cannot carry is refused before anything is made."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 from conftest import NET, Host, create
 from wire import bridge, sh
 
-from vstools.network import kernel
+from vstools.network import kernel, mend, plan
 
 
 @pytest.fixture
@@ -52,3 +54,17 @@ def test_another_kind_of_link_is_an_error_of_the_file(host: Host, small: Path) -
     host.configure(LINK="macvtap")
     done = create(host, "web", 10, small)
     assert (done.code, "create.conf:3:6: 'macvtap' is not one of: auto, ipvlan" in done.err) == (2, True), done
+
+
+def test_two_links_change_places(host: Host, lan: str) -> None:
+    """Each gets the MAC that the other one has: no device carries two macvlans with the same."""
+    one = plan.Link("eth0", "vs60000.0", "vscard0", 0, "02:00:00:00:00:01", None, (ip_interface(f"{NET}.10/24"),))
+    other = replace(one, name="eth1", host_name="vs60000.1", device="vscard1", mac="02:00:00:00:00:02")
+    sh("ip link set vscard1 nomaster up; ip netns add vs60000")
+    try:
+        kernel.connect("vs60000", (one, other), 60000 * 65536)
+        swapped = replace(one, device="vscard1", mac=other.mac), replace(other, device="vscard0", mac=one.mac)
+        mend.mend("vs60000", swapped)
+        assert [line for line in mend.differences("vs60000", swapped) if "route" not in line] == []
+    finally:
+        sh("ip netns delete vs60000")

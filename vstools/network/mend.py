@@ -106,27 +106,36 @@ def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> Non
     with kernel.inside(netns):
         kernel.remove_links(gone)
     try:
+        anew = [link for link in links if not _stays(netns, link)]
+        with kernel.inside(netns):  # all of them first: two that change places have each other's MAC
+            kernel.remove_links(tuple(link.name for link in anew))
         for link in links:
-            if not _mend_link(netns, link):
-                with kernel.inside(netns):
-                    kernel.remove_links((link.name,))
+            if link in anew:
                 kernel.make(netns, link)
+            else:
+                _mend_link(netns, link)
         with kernel.inside(netns), IPRoute() as ipr:
             routes.prune(ipr, _by_index(ipr, links))
     except NetlinkError as error:
         raise VsError("the guest's links could not be changed", str(error)) from error
 
 
-def _mend_link(netns: str, link: Link) -> bool:
-    """Put a link right; False where it has to be made anew."""
+def _stays(netns: str, link: Link) -> bool:
+    """Whether a link can be put right; else it has to be made anew."""
     carrier = _carrier(link)
     with kernel.inside(netns), IPRoute() as ipr:
         index = kernel.index_of(ipr, link.name)
+        return index is not None and all(
+            _stands(message, carrier) and _has_mac(message, link) for message in ipr.get_links(index)
+        )
+
+
+def _mend_link(netns: str, link: Link) -> None:
+    """Put a link right."""
+    with kernel.inside(netns), IPRoute() as ipr:
+        index = kernel.index_of(ipr, link.name)
         if index is None:
-            return False
-        (message,) = ipr.get_links(index)
-        if not _stands(message, carrier) or not _has_mac(message, link):
-            return False
+            raise VsError(f"the link {link.name} vanished while it was mended", "try again")
         has = set(_addresses(ipr, index))
         for address in has - set(link.addresses):
             with routes.suppress_gone():
@@ -136,7 +145,6 @@ def _mend_link(netns: str, link: Link) -> bool:
         for name in {link.device, link.vlan_device, link.host_name}:
             if (index := kernel.index_of(ipr, name)) is not None:
                 ipr.link("set", index=index, state="up")
-    return True
 
 
 def _by_index(ipr: Any, links: tuple[Link, ...]) -> dict[int, Link]:
