@@ -339,3 +339,13 @@ def test_a_link_is_not_taken_for_a_device_that_is_not_there(web: Host, words: tu
     assert (done.code, "vsnone0 does not exist" in done.err) == (2, True), done
     assert links() == before
     assert answers(GUEST)
+
+
+def test_rules_that_are_loaded_while_the_links_are_down_know_all_addresses(web: Host) -> None:
+    """The kernel forgets the IPv6 addresses of a link that goes down."""
+    net(web, "--add", GUEST6)
+    net(web, "--vlan", "down")
+    net(web, "--fw", "up")
+    net(web, "--vlan", "up")
+    assert net(web, "--check") == []
+    wait(lambda: answers(GUEST6))

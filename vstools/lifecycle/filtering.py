@@ -34,13 +34,17 @@ def chains(said: file.Policy, own: Iterable[Interface], *, up: bool = True) -> m
     return model.chains(said, own, (address.ip for address in devices.host_addresses()), up=up)
 
 
-def wanted(said: file.Policy, name: str, netns: str, *, up: bool) -> model.Chains:
-    """The filter that a policy means for the addresses that a running guest has."""
+def wanted(said: file.Policy, name: str, netns: str, links: Iterable[plan.Link], *, up: bool) -> model.Chains:
+    """The filter that a policy means for the addresses that a running guest has, and those that its files give it.
+
+    The kernel forgets IPv6 addresses of links that are down.
+    """
     from vstools.network import namespace
 
     if up and not said.enabled:
         log.warn(f"guest {name}: its {file.FILE} says disable, so everything but forged addresses and the host passes")
-    return chains(said, namespace.addresses(netns), up=up)
+    planned = (address for link in links for address in link.addresses)
+    return chains(said, dict.fromkeys((*planned, *namespace.addresses(netns))), up=up)
 
 
 def text(filters: model.Chains, tool: str) -> str:

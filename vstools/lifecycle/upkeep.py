@@ -91,7 +91,7 @@ def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None)
 
 
 def pending(paths: Paths, name: str) -> confirm.Pending:
-    """What a guest's network goes back to when a change is not confirmed: rules, and what is down, as the kernel has it."""
+    """What a guest's network goes back to when a change is not confirmed: its rules and what is down, by the kernel."""
     from vstools.network import mend
 
     record = phases.read_record(paths, name) if is_running(paths, name) else None
@@ -150,12 +150,12 @@ def _load_rules(paths: Paths, name: str, policy: "Policy", *, up: bool) -> None:
     """Put the rules of a policy in force, or let everything pass; what is open stays open."""
     with runtime_lock(paths, name):
         netns = needed(paths, name).netns
-        filters = filtering.wanted(policy, name, netns, up=up)
+        filters = filtering.wanted(policy, name, netns, _links(paths, name), up=up)
         filtering.load(netns, filters, settings(paths).conf.firewall_backend)
 
 
 def ruleset(paths: Paths, name: str, *, up: bool) -> str:
     """What would be loaded now, as the back end reads it; raises Refused when the guest does not run."""
     netns = needed(paths, name).netns
-    filters = filtering.wanted(filtering.policy(paths, name), name, netns, up=up)
+    filters = filtering.wanted(filtering.policy(paths, name), name, netns, _links(paths, name), up=up)
     return filtering.text(filters, settings(paths).conf.firewall_backend)
