@@ -349,3 +349,15 @@ def test_rules_that_are_loaded_while_the_links_are_down_know_all_addresses(web: 
     net(web, "--vlan", "up")
     assert net(web, "--check") == []
     wait(lambda: answers(GUEST6))
+
+
+def test_a_kill_while_the_files_are_written_leaves_those_of_before(web: Host) -> None:
+    before = web.state()
+    words = ("--set", f"0={NET}.20", "--add", f"{NET}.21", "--add", GUEST6)
+    done = web.vs("vs-net", "--name", "web", *words, "--confirm", "2", VS_TOOLS_FAULT="save:interfaces")
+    assert done.code == -9, done
+    gone_back(web)
+    wait(lambda: answers(GUEST))
+    net(web, *words)
+    net(web, "--set", f"0={GUEST}", "--del", f"{NET}.21", "--del", GUEST6)
+    assert web.state() == before

@@ -458,3 +458,29 @@ def test_what_a_kill_between_two_files_leaves_can_be_read_and_completed(
                 saved(paths, after)
         guests.load(paths, "web")
         assert saved(paths, after) == guests.load(paths, "web")
+
+
+@pytest.mark.parametrize("fails", range(9))
+def test_a_full_disk_leaves_the_interfaces_as_they_were(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    nics = (nic("10.0.1.5", "0", mac="02:00:00:00:00:01"), nic("10.0.1.6", "1", prefix=24))
+    was = saved(paths, guest(nics=nics))
+    put(paths.config_of("web"), "interfaces/0/foreign", "somebody else's\n")
+    before, real, left = below(paths.config_of("web")), guests.write, [fails]
+
+    def write(path: Path, text: str, mode: int = 0o644) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        real(path, text, mode)
+
+    monkeypatch.setattr(guests, "write", write)
+    new = replace(was, nics=(nic("10.0.2.5", "0", prefix=25, mac="02:00:00:00:00:02"), nic("fd00::1", "7", device="b")))
+    try:
+        guests.save(paths.config_of("web"), new)
+    except OSError:
+        assert below(paths.config_of("web")) == before
+    else:
+        assert guests.load(paths, "web") == new
+        assert (paths.config_of("web") / "interfaces/0/foreign").read_text() == "somebody else's\n"

@@ -4,6 +4,7 @@ Sources of the format: util-vserver's "configuration layout" page and its 2008 u
 back changes no byte: a file is written only when its value changed, and files that are not ours are never touched.
 """
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,8 @@ from vstools.config.create import parse_nameservers
 from vstools.config.registry import MARK, exists, is_enabled, names, require
 from vstools.config.text import Faults, whole_number
 from vstools.config.values import Reader, update
-from vstools.files import directory
+from vstools.faults import checkpoint
+from vstools.files import directory, sync_directory
 from vstools.guest import (
     Guest,
     Limits,
@@ -27,6 +29,7 @@ from vstools.guest import (
     parse_mac,
     parse_nodename,
 )
+from vstools.libc import exchange
 from vstools.paths import STAGED, Paths
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 _DOMAIN, _NAMESERVERS = "domain", "nameservers"
+_NICS = "interfaces"
 ACCEPT_RA = "accept_ra"
 
 
@@ -84,12 +88,34 @@ def save(config: Path, guest: Guest) -> None:
     update(config, _DOMAIN, old and old.domain, guest.domain, guest.domain)
     servers = "\n".join(str(server) for server in guest.nameservers)
     update(config, _NAMESERVERS, old.nameservers if old else (), guest.nameservers, servers or None)
-    kept = {nic.key for nic in guest.nics}
-    for gone in (nic.key for nic in (old.nics if old else ()) if nic.key not in kept):
-        shutil.rmtree(config / "interfaces" / gone)
-    for nic in guest.nics:
-        _save_nic(config / "interfaces" / nic.key, nic, old)
+    if (old.nics if old else ()) != guest.nics:
+        _save_nics(config, guest, old)
     limits.save(config, guest.name, old.limits if old else Limits(), guest.limits)
+
+
+def _save_nics(config: Path, guest: Guest, old: Guest | None) -> None:
+    """Exchange all of a guest's interfaces at once: who is killed, or finds the disk full, leaves those of before."""
+    there, new = config / _NICS, config / f".{_NICS}~"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        if there.is_dir():
+            shutil.copytree(there, new, symlinks=True, copy_function=os.link)
+        directory(new)
+        kept = {nic.key for nic in guest.nics}
+        for gone in (nic.key for nic in (old.nics if old else ()) if nic.key not in kept):
+            shutil.rmtree(new / gone)
+        for nic in guest.nics:
+            _save_nic(new / nic.key, nic, old)
+        for folder in (*(entry for entry in new.iterdir() if entry.is_dir()), new):
+            sync_directory(folder)
+        checkpoint("save:interfaces")
+        if there.is_dir():
+            exchange(new, there)
+        else:
+            new.rename(there)
+        sync_directory(config)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _save_nic(folder: Path, nic: Nic, old: Guest | None) -> None:
