@@ -97,7 +97,9 @@ def waiting(paths: Paths, pending: confirm.Pending) -> None:
 
 def test_a_waiting_change_is_read_back_and_keeps_its_addresses(as_root: Paths) -> None:
     saved(as_root, guest(nics=BOTH))
-    pending = confirm.Pending("t", confirm._boot(), confirm._now() + 60, "life", "auto", "rules", BOTH[:1], BOTH)
+    pending = confirm.Pending(
+        "t", confirm._boot(), confirm._now() + 60, "life", "auto", "rules", before=BOTH[:1], after=BOTH
+    )
     waiting(as_root, pending)
     assert confirm.read(as_root, "web") == pending
     assert list(confirm.reserved(as_root)) == [(BOTH[0].address, "web")]

@@ -467,7 +467,7 @@ def test_a_full_disk_leaves_the_interfaces_as_they_were(
     nics = (nic("10.0.1.5", "0", mac="02:00:00:00:00:01"), nic("10.0.1.6", "1", prefix=24))
     was = saved(paths, guest(nics=nics))
     put(paths.config_of("web"), "interfaces/0/foreign", "somebody else's\n")
-    before, real, left = below(paths.config_of("web")), guests.write, [fails]
+    before, real, left = below(paths.config_of("web")), values.write, [fails]
 
     def write(path: Path, text: str, mode: int = 0o644) -> None:
         left[0] -= 1
@@ -475,7 +475,7 @@ def test_a_full_disk_leaves_the_interfaces_as_they_were(
             raise OSError(28, "No space left on device")
         real(path, text, mode)
 
-    monkeypatch.setattr(guests, "write", write)
+    monkeypatch.setattr(values, "write", write)
     new = replace(was, nics=(nic("10.0.2.5", "0", prefix=25, mac="02:00:00:00:00:02"), nic("fd00::1", "7", device="b")))
     try:
         guests.save(paths.config_of("web"), new)
