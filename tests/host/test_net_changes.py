@@ -361,3 +361,17 @@ def test_a_kill_while_the_files_are_written_leaves_those_of_before(web: Host) ->
     net(web, *words)
     net(web, "--set", f"0={GUEST}", "--del", f"{NET}.21", "--del", GUEST6)
     assert web.state() == before
+
+
+def test_one_guest_that_cannot_be_told_of_hides_no_other(web: Host, small: Path) -> None:
+    assert create(web, "other", 11, small, "--start").code == 0
+    lines = [f"{SELF}:web:{GUEST}:up:up:up:up", f"{SELF}:other:{NET}.11:up:up:up:up"]
+    (web.guests / "web/.confirm").write_text("{")
+    done = web.vs("vs-net", "--all")
+    assert (done.code, sorted(done.out.splitlines())) == (1, sorted(lines)), done
+    assert ".confirm:1:1: it is not what vs-net wrote there" in done.err
+    (web.guests / "web/.confirm").unlink()
+    sh("umount -l /run/netns/vs60000; rm /run/netns/vs60000")
+    done = web.vs("vs-net", "--all")
+    assert (done.code, done.out.splitlines()) == (1, lines[1:]), done
+    assert done.err.startswith("vs-net: guest web: ")

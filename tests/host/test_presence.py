@@ -11,9 +11,12 @@ import pytest
 from conftest import NET, Host, create, wait
 from wire import Machine, bridge, machine, sh
 
+from vstools.errors import Refused
 from vstools.libc import network_namespace
-from vstools.network import arp, ndp
+from vstools.lifecycle import change
+from vstools.network import arp, kernel, ndp
 from vstools.network.wire import Wire
+from vstools.paths import Paths
 
 NET6 = "fd99:7:"
 GUEST, GUEST6 = f"{NET}.10", f"{NET6}:10"
@@ -188,3 +191,29 @@ def test_many_addresses_are_asked_for_at_once(host: Host, lan: str, count: int) 
     with machine("vsother", lan, f"{taken}/16") as other, arp.Inquiry() as inquiry:
         inquiry.ask({(lan, IPv4Address(first + number)): "" for number in range(count)})
         assert list(inquiry.answers(time.monotonic() + 1)) == [(taken, other.mac)]
+
+
+def test_in_a_vlan_without_a_device_a_running_guests_new_address_is_asked_for_first(
+    web: Host, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cable to another bridge stands for the VLAN's device."""
+    web.ok("vs-control", "--name", "web", "--start")
+    web.configure(f"0:{NET}.0/24\n7:10.99.70.0/24\n", DEFAULT_DEVICE="vscard0")
+    (web.guests / "web/interfaces/0/dev").write_text(f"{lan}\n")
+    monkeypatch.setattr(kernel, "_vlan", lambda ipr, *_: made(ipr))
+
+    def made(ipr: object) -> int | None:
+        sh("ip link add vscard0.7 type veth peer name vst7; ip link set vst7 master vst1 up")
+        return kernel.index_of(ipr, "vscard0.7")
+
+    sh("ip link add vscard0 type veth peer name vscard1; ip link set vscard0 up")
+    try:
+        with bridge("vst1") as other, machine("vsother", other, "10.99.70.5/24") as taken:
+            before = web.state()
+            edits = change.Edits(add=(IPv4Address("10.99.70.5"),))
+            with pytest.raises(Refused, match=f"in use on the network by {taken.mac}"):
+                change.apply(Paths(web.root), "web", edits)
+            assert web.state() == before
+            assert "eth1" not in sh("ip -n vs60000 link")
+    finally:
+        sh("ip link delete vscard0.7; ip link delete vscard0")

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
@@ -13,7 +13,7 @@ from vstools.guest import Guest, Nic
 from vstools.lifecycle import addresses, change, confirm
 from vstools.lifecycle.change import Edits
 from vstools.lifecycle.host import Settings
-from vstools.network import plan
+from vstools.network import arp, devices, plan
 from vstools.paths import Paths
 
 from .made import guest, nic, saved
@@ -133,3 +133,13 @@ def test_a_file_that_somebody_spoilt_is_told(as_root: Paths) -> None:
         (as_root.config_of("web") / ".confirm").write_text(text)
         with pytest.raises(Refused, match=r"\.confirm:1:1: "):
             confirm.read(as_root, "web")
+
+
+def test_in_a_vlan_of_a_bridge_the_host_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would ask its own network, where the address may be another machine's by right."""
+    link = plan.Link("eth0", "vs2.0", "br1", 7, M0, None, (ip_interface("10.2.0.5/24"),), member=True)
+    monkeypatch.setattr(devices, "has_device", lambda _: True)
+    monkeypatch.setattr(arp, "probe", lambda *_: M1)
+    addresses.check_wire((link,), (ip_address("10.2.0.5"),))
+    with pytest.raises(Refused, match=M1):
+        addresses.check_wire((replace(link, member=False, vlan=0),), (ip_address("10.2.0.5"),))

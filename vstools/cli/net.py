@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vstools.guest import Address
     from vstools.lifecycle.change import Edits
     from vstools.lifecycle.several import Act
+    from vstools.lifecycle.upkeep import Switches
 
 
 class Switch(StrEnum):
@@ -97,7 +98,7 @@ def net(
     read, line = _view(explain, next((key for key, value in shown.items() if value), ""))
     paths = installation.from_environment()
     names = app.selected(paths, name, everyone)
-    _settle(paths, names)
+    late = netlines.go_back(paths, names)
     if follow:
         from vstools.cli import drops as dropped
 
@@ -115,7 +116,7 @@ def net(
         return status
     rows, failed = netlines.collect(paths, names, read)
     app.show(rows, line, as_json=as_json, table=table)
-    return status or failed or int(check and bool(rows))
+    return status or failed or late or int(check and bool(rows))
 
 
 def _view(explain: tuple[str, str, str] | None, shown: str) -> tuple[netlines.Reader, netlines.Line]:
@@ -129,17 +130,6 @@ def _view(explain: tuple[str, str, str] | None, shown: str) -> tuple[netlines.Re
 
         return dropped.rows, dropped.line
     return netlines.VIEWS[shown]
-
-
-def _settle(paths: Paths, names: tuple[str, ...]) -> None:
-    """Changes whose time is up go back first, also where the process that waited for that was killed."""
-    from vstools.config.registry import WAITING
-
-    for guest in names:
-        if (paths.config_of(guest) / WAITING).exists():
-            from vstools.lifecycle import confirm
-
-            confirm.settle_expired(paths, guest)
 
 
 def _switch(
@@ -160,12 +150,16 @@ def _switch(
         if len(changed) == 1:
             ahead.load("vstools.network.status")  # for the line that is printed, while the rules are loaded
         return _act(paths, changed, partial(upkeep.switch, parts=parts, seconds=seconds))
-    for guest in changed:
-        upkeep.needed(paths, guest)
-        print(f"# {guest}: {parts}")
-        if parts.fw is not None:
-            print(upkeep.ruleset(paths, guest, up=parts.fw), end="")
-    return 0
+    return netlines.each(changed, partial(_describe, paths, parts), alone=not everyone and len(names) == 1)
+
+
+def _describe(paths: Paths, parts: "Switches", guest: str) -> None:
+    """What a switch would do."""
+    from vstools.lifecycle import upkeep
+
+    upkeep.needed(paths, guest)
+    rules = "" if parts.fw is None else upkeep.ruleset(paths, guest, up=parts.fw)
+    print(f"# {guest}: {parts}\n{rules}", end="")
 
 
 def _act(paths: Paths, names: tuple[str, ...], act: "Act") -> int:

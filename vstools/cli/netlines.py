@@ -15,18 +15,44 @@ Line = Callable[[Mapping[str, Any]], str]
 
 
 def collect(paths: Paths, names: tuple[str, ...], read: Reader) -> tuple[list[Row], int]:
-    """The rows of all guests and the exit status: of several guests, one whose files have faults hides no other."""
+    """The rows of all guests, and the exit status."""
     rows: list[Row] = []
+    status = each(names, lambda guest: rows.extend(read(paths, guest)), alone=len(names) == 1)
+    return rows, status
+
+
+def go_back(paths: Paths, names: tuple[str, ...]) -> int:
+    """Changes whose time is up go back first, also where the process that waited for that was killed; exit status."""
+    from vstools.config.registry import WAITING
+
+    def settle(guest: str) -> None:
+        from vstools.lifecycle import confirm
+
+        confirm.settle_expired(paths, guest)
+
+    late = tuple(guest for guest in names if (paths.config_of(guest) / WAITING).exists())
+    return each(late, settle, alone=len(names) == 1)
+
+
+def each(names: tuple[str, ...], act: Callable[[str], object], *, alone: bool) -> int:
+    """Do something for each guest; the exit status.
+
+    Errors are raised for a guest that was named ``alone``; of several, one with faults, or that stops in this very
+    moment, hides no other.
+    """
     status = 0
     for guest in names:
         try:
-            rows += read(paths, guest)
-        except VsError as error:
-            if len(names) == 1:
+            act(guest)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if alone:
                 raise
-            print(error if isinstance(error, BadFiles) else f"vs-net: {error}", file=sys.stderr)
+            sentence = f"vs-net: {error}" if isinstance(error, VsError) else f"vs-net: guest {guest}: {error}"
+            print(error if isinstance(error, BadFiles) else sentence, file=sys.stderr)
             status = 1
-    return rows, status
+    return status
 
 
 def addresses(paths: Paths, guest: str) -> Iterator[Row]:

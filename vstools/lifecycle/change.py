@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from vstools import log
-from vstools.alive import is_running
 from vstools.config import guests
 from vstools.config.firewall import Policy
 from vstools.errors import Refused, VsError
@@ -134,12 +133,37 @@ def apply(paths: Paths, name: str, edits: Edits, seconds: int | None = None) -> 
         if wanted.before == wanted.after:
             upkeep.mend_links(paths, name)
             return
-        addresses.check_wire(wanted.links, wanted.added)
+        _ask(paths, wanted)
         with (
             confirm.around(paths, name, seconds, lambda: _pending(paths, wanted)),
             log.change(f"addresses {' '.join(str(nic.address) for nic in wanted.after.nics) or 'none'}", name),
         ):
             put(paths, wanted)
+
+
+def _ask(paths: Paths, wanted: Change) -> None:
+    """Raise Refused where a neighbour has a new address; for a guest that runs also in VLANs without a device yet.
+
+    A guest that does not run asks there when it starts. Unasked, the announcements would take that neighbour's address.
+    """
+    from vstools.network import kernel
+
+    name = wanted.before.name
+    with runtime_lock(paths, name):
+        record = phases.started(paths, name)
+        fresh = tuple(link for link in wanted.links if not devices.has_device(link.vlan_device) and link.vlan)
+        if record is None or not fresh:
+            addresses.check_wire(wanted.links, wanted.added)
+            return
+        phases.write_record(paths, name, phases.and_links(record, fresh))
+        try:
+            with host_lock(paths, "links"):
+                kernel.make_vlans(fresh)
+            addresses.check_wire(wanted.links, wanted.added)
+        except BaseException:
+            phases.drop_vlans(paths, name, tuple(link.vlan_device for link in fresh))
+            phases.write_record(paths, name, record)
+            raise
 
 
 def _pending(paths: Paths, wanted: Change) -> confirm.Pending:
@@ -150,7 +174,7 @@ def put(paths: Paths, wanted: Change) -> None:
     """The kernel first, then the files: what fails is undone, and then both are as they were."""
     name = wanted.before.name
     with runtime_lock(paths, name):
-        record = phases.read_record(paths, name) if is_running(paths, name) else None
+        record = phases.started(paths, name)
         if record is None:
             guests.save(paths.config_of(name), wanted.after)
             return

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vstools import files, log, run
-from vstools.alive import is_running
 from vstools.config import guests
 from vstools.config.registry import WAITING
 from vstools.errors import Busy, Refused, VsError
@@ -41,9 +40,9 @@ class Pending:
     life: str = ""
     backend: str = ""
     rules: str = ""
-    down: tuple[str, ...] = ()
     before: tuple[Nic, ...] | None = None
     after: tuple[Nic, ...] | None = None
+    down: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -195,7 +194,7 @@ def _restore_kernel(paths: Paths, name: str, pending: Pending) -> None:
     from vstools.lifecycle import phases, upkeep
 
     with runtime_lock(paths, name):
-        record = phases.read_record(paths, name) if is_running(paths, name) else None
+        record = phases.started(paths, name)
         if record is None:
             return
         same = pending.life == record.token

@@ -118,16 +118,15 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
     from vstools.network import local
 
     ahead.load("vstools.network.kernel")  # needed when namespace and firewall are there: programs make them
-    if (paths.config_of(name) / WAITING).exists():
-        from vstools.lifecycle import confirm
+    with runtime_lock(paths, name), presence.Inquiry() as own:  # from here on vs-net finds a start, or this its files
+        if (paths.config_of(name) / WAITING).exists():
+            from vstools.lifecycle import confirm
 
-        with runtime_lock(paths, name):
             confirm.before_start(paths, name)
-    start = decide(paths, name)
-    local.check_devices(start.links)
-    presence.check_own(start.links)
-    _check_mount_points(paths, start.guest)
-    with runtime_lock(paths, name), presence.Inquiry() as own:
+        start = decide(paths, name)
+        local.check_devices(start.links)
+        presence.check_own(start.links)
+        _check_mount_points(paths, start.guest)
         if lxc.is_running(paths, name):
             raise Refused(f"guest {name} runs already", "vs-control shows its state")
         undo(paths, name)
@@ -305,6 +304,17 @@ def cleanup(paths: Paths, name: str, token: str = "") -> None:
         record = read_record(paths, name)
         if record is not None and (not token or record.token == token) and not lxc.is_running(paths, name):
             undo(paths, name)
+
+
+def started(paths: Paths, name: str) -> Record | None:
+    """What a guest has in the kernel that runs, or that systemd is just starting; None where it is stopped.
+
+    Who holds the runtime lock finds it whole. A command that starts a guest itself holds the guest's lock as well.
+    """
+    record = read_record(paths, name)
+    if record is None or lxc.is_running(paths, name) or (paths.systemd and not units.is_idle(name)):
+        return record
+    return None
 
 
 def undo(paths: Paths, name: str) -> None:

@@ -94,7 +94,7 @@ def pending(paths: Paths, name: str) -> confirm.Pending:
     """What a guest's network goes back to when a change is not confirmed: its rules and what is down, by the kernel."""
     from vstools.network import mend
 
-    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    record = phases.started(paths, name)
     if record is None:
         return confirm.Pending()
     backend, rules = filtering.saved(record.netns)
@@ -114,7 +114,7 @@ def mend_links(paths: Paths, name: str) -> None:
     from vstools.network import local, mend
 
     with runtime_lock(paths, name):
-        record = phases.read_record(paths, name) if is_running(paths, name) else None
+        record = phases.started(paths, name)
         if record is None:
             return
         links = _links(paths, name)
@@ -140,7 +140,7 @@ def take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
 def needed(paths: Paths, name: str) -> phases.Record:
     """The record of a guest that runs; raises Refused for one that does not."""
     guests.require(paths, name)
-    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    record = phases.started(paths, name)
     if record is None:
         raise Refused(f"guest {name} does not run", "its network comes with its start")
     return record
