@@ -1,14 +1,17 @@
 """Other addresses for a guest: what becomes of its interfaces and MACs; and what a change goes back to."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from vstools import run
 from vstools.config.create import CreateConf
 from vstools.config.networks import Network, Networks
-from vstools.errors import Refused
+from vstools.errors import Busy, Refused, VsError
 from vstools.guest import Guest, Nic
 from vstools.lifecycle import addresses, change, confirm
 from vstools.lifecycle.change import Edits
@@ -143,3 +146,36 @@ def test_in_a_vlan_of_a_bridge_the_host_asks_nobody(monkeypatch: pytest.MonkeyPa
     addresses.check_wire((link,), (ip_address("10.2.0.5"),))
     with pytest.raises(Refused, match=M1):
         addresses.check_wire((replace(link, member=False, vlan=0),), (ip_address("10.2.0.5"),))
+
+
+def test_the_rules_of_a_long_firewall_conf_wait_as_well(as_root: Paths) -> None:
+    saved(as_root, guest(nics=BOTH))
+    pending = confirm.Pending("t", "yesterday", 0, rules="-A from_all -s 10.0.0.1/32 -j ACCEPT\n" * 200_000)
+    waiting(as_root, pending)
+    assert confirm.read(as_root, "web") == pending
+
+
+def test_where_no_process_can_wait_nothing_waits(as_root: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise VsError("no process")
+
+    saved(as_root, guest(nics=BOTH))
+    monkeypatch.setattr(run, "start", fails)
+    with pytest.raises(VsError, match="no process"), confirm.around(as_root, "web", 60, confirm.Pending):
+        raise AssertionError("the change is begun")
+    assert confirm.read(as_root, "web") is None
+
+
+def test_the_waiting_process_outlasts_who_holds_the_guest(as_root: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def lock(*_: object) -> Iterator[None]:
+        if busy:
+            raise busy.pop()
+        yield
+
+    saved(as_root, guest(nics=BOTH))
+    waiting(as_root, confirm.Pending("t", "yesterday", 0))
+    busy = [Busy("guest web is in use by another command")]
+    monkeypatch.setattr(confirm, "guest_lock", lock)
+    confirm.expire(as_root, "web", "t")
+    assert confirm.read(as_root, "web") is None
