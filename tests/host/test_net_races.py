@@ -9,7 +9,7 @@ import pytest
 from conftest import NET, Host, create
 
 from vstools import units
-from vstools.lifecycle import change
+from vstools.lifecycle import change, presence
 from vstools.lifecycle.host import runtime_lock
 from vstools.paths import Paths
 
@@ -44,3 +44,16 @@ def test_a_change_finds_a_guest_that_systemd_is_just_starting(
         assert f"{NET}.20/24" in addresses_in_kernel()
     finally:
         host.ok("vs-guest-phase", "cleanup", "web")
+
+
+def test_a_guest_that_ends_behind_a_change_is_announced_to_nobody(
+    host: Host, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/run/netns/vs60000")
+
+    assert create(host, "web", 10, small, "--start").code == 0
+    monkeypatch.setattr(presence, "announce", ended)
+    change.apply(Paths(host.root), "web", change.Edits(add=(ip_address(f"{NET}.20"),)))
+    assert (host.guests / "web/interfaces/1/ip").read_text() == f"{NET}.20\n"
+    host.ok("vs-control", "--name", "web", "--stop")

@@ -1,5 +1,6 @@
 """Other addresses for a guest, while it runs: links, routes, firewall and names follow, or nothing changes."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vstools import log
@@ -187,7 +188,8 @@ def put(paths: Paths, wanted: Change) -> None:
             _back(paths, replace(wanted, before=wanted.after, after=wanted.before), record)
             raise
     checkpoint("change:saved")
-    presence.announce(record.netns, wanted.links)
+    with suppress(FileNotFoundError):  # the guest ended meanwhile, and its namespace with it
+        presence.announce(record.netns, wanted.links)
 
 
 def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
