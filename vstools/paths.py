@@ -69,6 +69,16 @@ class Paths:
         return self.run / "failed"
 
     @property
+    def ended(self) -> Path:
+        """How each guest's last life ended, a file a guest, written by its runner."""
+        return self.run / "ended"
+
+    @property
+    def monitor(self) -> Path:
+        """What vs-monitor remembers, and the mails that were not sent yet: root's, mode 0700."""
+        return self.root / "var/lib/vs-tools/monitor"
+
+    @property
     def logs(self) -> Path:
         """One directory a guest: its console and what LXC said."""
         return self.root / "var/log/vs-tools"

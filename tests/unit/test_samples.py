@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vstools.config import create, firewall, networks
+from vstools.config import create, firewall, monitor, networks
 from vstools.config.text import Faults
 
 from .made import DATA, REPO
@@ -13,11 +13,13 @@ from .made import DATA, REPO
 LOADERS = {
     "create.conf.sample": create.load,
     "firewall.conf.sample": lambda path, faults: firewall.load(path, path.parent, faults),
+    "monitor.conf.sample": monitor.load,
     "networks.conf.sample": networks.load,
 }
 MARKED = {
     "create.conf.sample": re.compile(r"^#(?=[A-Z_]+=)", re.M),
     "firewall.conf.sample": re.compile(r"^#(?=(allow|deny) (from|to) [0-9a-f])", re.M),
+    "monitor.conf.sample": re.compile(r"^#(?=[A-Z_0-9]+=)", re.M),
     "networks.conf.sample": re.compile(r"^#(?=\d+:)", re.M),
 }
 
@@ -42,7 +44,7 @@ def test_a_sample_loads_as_shipped_and_with_all_its_lines_made_active(
 
 
 def test_a_sample_holds_the_slides_values_as_comments() -> None:
-    for name in ("create.conf", "networks.conf"):
+    for name in ("create.conf", "networks.conf", "monitor.conf"):
         sample = (REPO / "etc" / f"{name}.sample").read_text().splitlines()
         for line in (DATA / f"{name}.2008").read_text().splitlines():
             if "MIRROR=" in line:
@@ -55,3 +57,11 @@ def test_every_key_that_has_an_effect_is_in_the_sample() -> None:
     text = (REPO / "etc/create.conf.sample").read_text()
     shown = set(re.findall(r"^#([A-Z_]+)=", text, re.M))
     assert shown == {setting.key for setting in create.SETTINGS if "no effect yet" not in setting.help}
+
+
+def test_the_sample_of_monitor_conf_shows_every_key_with_the_value_that_holds_without_it(tmp_path: Path) -> None:
+    text = (REPO / "etc/monitor.conf.sample").read_text()
+    assert re.findall(r"^#([A-Z_0-9]+)=", text, re.M) == [setting.key for setting in monitor.SETTINGS]
+    path = tmp_path / "monitor.conf"
+    path.write_text(re.sub(r"^SOCKETS_FILTER.*", "", MARKED["monitor.conf.sample"].sub("", text), flags=re.M))
+    assert monitor.load(path, Faults()) == monitor.MonitorConf()

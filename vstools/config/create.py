@@ -5,7 +5,7 @@ runs to the end of the line or to `` #``.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class CreateConf:
     link: str = "auto"
     storage: str = "auto"
     store: str = "/var/lib/vs-tools/store"
+    monitor_smtp: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ def _cpu(text: str) -> Cpu | None:
 parse_timezone = _pattern(r"[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*", "a time zone like Europe/Paris")
 parse_locale = _pattern(r"[A-Za-z]{1,8}(_[A-Z]{2})?(\.[A-Za-z0-9-]+)?(@[a-z]+)?", "a locale like fr_FR.UTF-8")
 parse_distro = _pattern(r"[a-z][a-z0-9.-]*", "a Debian suite like trixie")
+parse_relay = _pattern(
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}))(:[0-9]{1,5})?",
+    "a host or an address, with :PORT if need be",
+)
 _path = _pattern(r"/[^\0]*", "an absolute path")
 
 SETTINGS = (
@@ -119,6 +124,7 @@ SETTINGS = (
     Setting("FIREWALL_BACKEND", "firewall_backend", _one_of("auto", "nftables", "iptables"), "what filters for guests"),
     Setting("LINK", "link", _one_of("auto", "ipvlan"), "on devices that are no bridges: macvlan, or ipvlan"),
     Setting("STORAGE", "storage", _one_of("auto"), "no effect yet: a directory below /var/lib/vservers"),
+    Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes vs-monitor's mail; empty: sendmail"),
     Setting("STORE", "store", _path, "no effect yet: where a master keeps copies of guests"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
@@ -127,6 +133,11 @@ _LINE = re.compile(r"(?P<indent>\s*)(?P<key>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=)
 
 def load(path: Path, faults: Faults) -> CreateConf:
     """Read create.conf; a missing file is an empty one. Faults are added to ``faults``."""
+    return CreateConf(**values_of(path, _BY_KEY, faults))
+
+
+def values_of(path: Path, settings: Mapping[str, Setting], faults: Faults) -> dict[str, Any]:
+    """The values of a file of ``KEY=VALUE`` lines by field; what is missing, empty or at fault is left out."""
     values: dict[str, Any] = {}
     seen: dict[str, int] = {}
     for number, line in enumerate(lines_of(path), 1):
@@ -137,7 +148,7 @@ def load(path: Path, faults: Faults) -> CreateConf:
             faults.add(path, number, len(line) - len(line.lstrip()) + 1, "a line is KEY=VALUE or begins with #")
             continue
         key, column = match["key"], match.start("value") + 1
-        setting = _BY_KEY.get(key)
+        setting = settings.get(key)
         if setting is None:
             faults.add(path, number, match.start("key") + 1, f"{key} is not a key of this file")
             continue
@@ -148,7 +159,7 @@ def load(path: Path, faults: Faults) -> CreateConf:
         text = faults.attempt(path, number, column, unquote, match["value"])
         if text:
             values[setting.field] = faults.attempt(path, number, column, setting.parse, text)
-    return CreateConf(**{field: value for field, value in values.items() if value is not None})
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def unquote(text: str) -> str:

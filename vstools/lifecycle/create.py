@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vstools import ahead, files, hooks, log
-from vstools.config import firewall, guests
+from vstools.config import firewall, guests, monitor
 from vstools.config.text import LIMIT, Faults
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
@@ -88,6 +88,7 @@ def decide(paths: Paths, request: Request) -> Creation:
     host = settings(paths)
     faults = Faults()
     firewall.load(paths.conf / firewall.FILE, paths.conf, faults)
+    monitor.load(paths.conf / monitor.FILE, faults)
     faults.check()
     request = _with_method(request, host)
     _check_free(paths, request)
@@ -219,7 +220,7 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
         try:
             checkpoint("create:staged")
             guests.save(staged, guest)
-            _copy_firewall(paths, staged)
+            _copy_models(paths, staged)
         except BaseException:
             sweep_one(paths, name)
             raise
@@ -227,10 +228,11 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
     return guest
 
 
-def _copy_firewall(paths: Paths, staged: Path) -> None:
-    """A new guest begins with the host's firewall.conf; from then on it has its own."""
-    with suppress(FileNotFoundError):
-        files.write(staged / firewall.FILE, files.read_bounded(paths.conf / firewall.FILE, LIMIT))
+def _copy_models(paths: Paths, staged: Path) -> None:
+    """A new guest begins with the host's firewall.conf and monitor.conf; from then on it has its own."""
+    for name in (firewall.FILE, monitor.FILE):
+        with suppress(FileNotFoundError):
+            files.write(staged / name, files.read_bounded(paths.conf / name, LIMIT))
 
 
 def draw_context(paths: Paths) -> int:
