@@ -1,6 +1,7 @@
 """LXC: its configuration, its state, its start and its stop. Nothing of networks, trees or limits is decided here."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,8 @@ _APPARMOR_NAMESPACES = Path("/sys/kernel/security/apparmor/policy/namespaces")
 _SYSTEMD_HALT = signal.SIGRTMIN + 3  # ``man 1 systemd``, SIGNALS: halt.target
 _OPTIONAL = "/dev/.lxc/"
 """With AppArmor LXC tries mounts there that a guest can do without, and calls their failure an error."""
+_REMARK = re.compile(r"lxc-start \S+ [0-9.]+ (INFO|NOTICE|WARN) ")
+"""LXC says how a guest's init ended as a remark; the error of a failed start is among others of its kind."""
 _START_PATIENCE = 120.0
 Runner = subprocess.Popen[bytes]
 _KILL_PATIENCE = 30.0
@@ -154,11 +157,12 @@ def last_words(paths: Paths, name: str, lines: int = 5) -> str:
     for path in (_log(paths, name), paths.log_of(name) / "console"):
         try:
             with path.open("rb") as handle:
-                handle.seek(max(0, path.stat().st_size - 4096))
+                handle.seek(max(0, path.stat().st_size - 16384))
                 text = handle.read().decode("utf-8", "replace")
         except OSError:
             continue
         said = [line for line in text.splitlines() if line.strip() and _OPTIONAL not in line]
+        said = [line for line in said if not _REMARK.match(line)]
         words += [printable(line) for line in said][-lines:]
     return "\n  ".join(["LXC and the console said:", *words]) if words else "LXC said nothing"
 

@@ -154,6 +154,7 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     guest, record = start.guest, start.record
     name, runtime = guest.name, paths.runtime_of(guest.name)
     files.directory(paths.runtime, 0o711)
+    files.directory(paths.ended, 0o700)
     runtime.mkdir(mode=0o700, exist_ok=True)
     os.chown(runtime, 0, guest.id_base)
     runtime.chmod(0o710)  # LXC enters it as the guest's root; nobody else of the host does
