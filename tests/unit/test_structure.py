@@ -15,7 +15,10 @@ PACKAGE = REPO / "vstools"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("commands", frozenset({"cli"})),
     ("lifecycle", frozenset({"lifecycle"})),
-    ("rooms", frozenset({"firewall", "hooks", "limits", "lxc", "network", "stats", "storage", "tree", "units"})),
+    (
+        "rooms",
+        frozenset({"firewall", "hooks", "limits", "lxc", "monitor", "network", "stats", "storage", "tree", "units"}),
+    ),
     ("data", frozenset({"config"})),
     ("words", frozenset({"guest", "render"})),
     ("base", frozenset({"", "ahead", "alive", "errors", "faults", "files", "inside", "libc", "log", "paths", "run"})),

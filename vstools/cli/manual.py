@@ -19,6 +19,7 @@ COMMANDS = {
     "vs-enter": ("enter", "enter"),
     "vs-log": ("logs", "log"),
     "vs-limit": ("limit", "limit"),
+    "vs-monitor": ("monitor", "monitor"),
     "vs-net": ("net", "net"),
     "vs-ps": ("ps", "ps"),
     "vs-remove": ("remove", "remove"),

@@ -1,0 +1,97 @@
+"""The space that guests' trees take, added up by du beside the monitor's rounds: one at a time, each at most hourly.
+
+A plain directory has no quota that could be asked, and adding up takes as long as a tree has files.
+"""
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import IO, cast
+
+from vstools import run
+from vstools.config import guests
+from vstools.config.text import Faults
+from vstools.monitor.state import Disk
+from vstools.paths import Paths
+from vstools.stats.parse import number
+
+EVERY = 3600.0
+"""Seconds between two looks at one tree."""
+_LONGEST = 1800.0
+_MIB = 1 << 20
+
+
+@dataclass
+class _Running:
+    name: str
+    process: "subprocess.Popen[bytes]"
+    begun: float
+
+
+class TreeSizes:
+    """Which tree is being added up now, and what became of the last ones."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._running: _Running | None = None
+        self._done: dict[str, int | None] = {}
+        self.wait = False
+        """Wait for each (vs-monitor --once): there is no later round."""
+
+    def latest(self, name: str, known: Disk, now: float, *, watched: bool) -> Disk:
+        """What is known of a guest's tree, asking anew where that is old. ``now`` is of the clock since the boot."""
+        self.collect()
+        limit = _limit(self._paths, name) if watched else None
+        if limit is None:
+            return Disk()
+        if name in self._done:
+            used = self._done.pop(name)
+            return Disk(known.used if used is None else used, limit, now)
+        if (known.at is None or now - known.at >= EVERY) and self._running is None:
+            self._begin(name)
+            if self.wait:
+                return Disk(self._done.pop(name, None), limit, now)
+        return Disk(known.used, limit, known.at)
+
+    def _begin(self, name: str) -> None:
+        argv = ["nice", "-n", "19", "du", "-s", "-x", "-B1", "--", str(self._paths.tree_of(name))]
+        process = run.start([*run.TIED, *argv], stdout=run.PIPE, stderr=run.DEVNULL)
+        self._running = _Running(name, process, time.monotonic())
+        if self.wait:
+            try:
+                process.wait(_LONGEST)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self.collect()
+
+    def collect(self) -> None:
+        """Take the result of what has ended; end what takes too long."""
+        now = self._running
+        if now is None:
+            return
+        if now.process.poll() is None:
+            if time.monotonic() - now.begun < _LONGEST:
+                return
+            now.process.kill()
+            now.process.wait()
+        output = cast("IO[bytes]", now.process.stdout)
+        with output:
+            text = os.read(output.fileno(), 256).decode("ascii", "replace")  # a line: it is all in the pipe
+        self._done[now.name] = number(text.partition("\t")[0])
+        self._running = None
+
+    def close(self) -> None:
+        """End what runs."""
+        if self._running is not None:
+            self._running.process.kill()
+            self._running.process.wait()
+            cast("IO[bytes]", self._running.process.stdout).close()
+            self._running = None
+
+
+def _limit(paths: Paths, name: str) -> int | None:
+    """The guest's disk limit in bytes; a directory with faults has none."""
+    disk = guests.read(paths.config_of(name), name, Faults()).limits.disk
+    return None if disk is None else disk * _MIB

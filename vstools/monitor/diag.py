@@ -1,0 +1,109 @@
+"""Sockets that wait for others in this thread's network namespace, by netlink (``man 7 sock_diag``).
+
+The kernel passes on those in the asked states only: however many connections a guest has open, they are not looked at.
+"""
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MOST = 512
+"""Sockets of one guest that are looked at; that there are more is told."""
+_KINDS = (("tcp", 6, 1 << 10), ("udp", 17, 1 << 7))  # TCP_LISTEN; TCP_CLOSE is a UDP socket that is not connected
+_UNIX_LISTEN = 1 << 10
+_SHOW_NAME, _SHOW_UID = 0x1, 0x40
+_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
+_REQUEST_DUMP = 0x301
+_HEADER = struct.Struct("=IHHII")
+_PATIENCE = 10.0
+_UNIX_NAME, _UNIX_UID = 0, 7
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A socket that waits: ``tcp`` or ``udp`` at an address, or ``unix`` at a path (``@`` before an abstract name).
+
+    ``uid`` is the host's number of its owner, None where the kernel does not tell.
+    """
+
+    protocol: str
+    where: str
+    port: int
+    uid: int | None
+    inode: int
+
+    @property
+    def address(self) -> str:
+        """``0.0.0.0:22``, ``[::]:22``, or the path."""
+        return f"{self.where}:{self.port}" if self.protocol != "unix" else self.where
+
+
+def listening() -> Iterator[Socket]:
+    """All of them, of TCP and UDP over IPv4 and IPv6, then Unix; a kernel without a family has none of it."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for name, protocol, states in _KINDS:
+            request = struct.pack("=BBBBI", family, protocol, 0, 0, states) + bytes(48)
+            for body in _dump(request):
+                if (found := _internet(name, body)) is not None:
+                    yield found
+    request = struct.pack(
+        "=BBHIIIII", socket.AF_UNIX, 0, 0, _UNIX_LISTEN, 0, _SHOW_NAME | _SHOW_UID, 2**32 - 1, 2**32 - 1
+    )
+    for body in _dump(request):
+        if (local := _local(body)) is not None:
+            yield local
+
+
+def _dump(request: bytes) -> Iterator[bytes]:
+    """The bodies of the answers. Closing the socket early ends the kernel's work."""
+    try:
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 4)  # NETLINK_SOCK_DIAG
+    except OSError:
+        return
+    with netlink:
+        netlink.settimeout(_PATIENCE)
+        netlink.send(_HEADER.pack(_HEADER.size + len(request), _BY_FAMILY, _REQUEST_DUMP, 1, 0) + request)
+        while True:
+            content = netlink.recv(1 << 16)
+            at = 0
+            while at + _HEADER.size <= len(content):
+                length, kind, _, _, _ = _HEADER.unpack_from(content, at)
+                if kind in (_ERROR, _DONE) or not _HEADER.size <= length <= len(content) - at:
+                    return
+                yield content[at + _HEADER.size : at + length]
+                at += length + -length % 4
+
+
+def _internet(name: str, body: bytes) -> Socket | None:
+    """struct inet_diag_msg of linux/inet_diag.h; ports and addresses in network order."""
+    if len(body) < 72:
+        return None
+    family, (port,) = body[0], struct.unpack_from("!H", body, 4)
+    uid, inode = struct.unpack_from("=II", body, 64)
+    if family == socket.AF_INET:
+        where = str(ipaddress.IPv4Address(body[8:12]))
+    else:
+        where = f"[{ipaddress.IPv6Address(body[8:24])}]"
+    return Socket(name, where, port, uid, inode) if port else None
+
+
+def _local(body: bytes) -> Socket | None:
+    """struct unix_diag_msg of linux/unix_diag.h, then attributes."""
+    if len(body) < 16:
+        return None
+    (inode,) = struct.unpack_from("=I", body, 4)
+    where, uid, at = "", None, 16
+    while at + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, at)
+        if length < 4:
+            break
+        content = body[at + 4 : at + length]
+        if kind == _UNIX_NAME:
+            text = content.decode("utf-8", "surrogateescape")
+            where = f"@{text[1:]}" if text.startswith("\0") else text.rstrip("\0")
+        elif kind == _UNIX_UID and len(content) >= 4:
+            (uid,) = struct.unpack_from("=I", content)
+        at += length + -length % 4
+    return Socket("unix", where, 0, uid, inode) if where else None
