@@ -158,6 +158,7 @@ install_units() {
         sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$unit" > "$SYSTEM/$(basename "$unit")"
     done
     systemctl daemon-reload
+    systemctl try-restart vs-monitor.service # an update; nobody is watched unasked
     local mark name enabled=()
     for mark in /etc/vservers/*/apps/init/mark; do # guests that an earlier installation enabled
         [ -e "$mark" ] && [ "$(cat "$mark")" = default ] || continue
@@ -201,6 +202,7 @@ uninstall() {
         for line in "$SYSTEM"/multi-user.target.wants/vs-guest@*.service; do
             [ ! -L "$line" ] || systemctl disable --quiet "$(basename "$line")"
         done
+        systemctl disable --quiet --now vs-monitor.service 2> /dev/null || true
     fi
     for line in "$HERE"/systemd/*; do rm -f "$SYSTEM/$(basename "$line")"; done
     rm -rf "$SYSTEM"/vs-guest@*.service.d

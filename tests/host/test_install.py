@@ -10,8 +10,8 @@ from fresh import Machine, machine
 
 from tests.templates import REPO
 
-COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-net", "vs-remove",
-            "vs-template", "vs-fonctions")  # fmt: skip
+COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-monitor", "vs-net", "vs-ps",
+            "vs-remove", "vs-stats", "vs-template", "vs-fonctions")  # fmt: skip
 
 
 def _install(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -119,7 +119,7 @@ def _host(fresh: Machine) -> None:
         assert fresh.ok(f"readlink /etc/systemd/system/{unit}") == "/dev/null\n"
     assert "lxcbr0" not in fresh.ok("ip -o link")
     assert fresh.ok("stat -c %a:%u /var/lib/vservers /var/lib/vservers/TEMPLATES") == "700:0\n700:0\n"
-    for name in ("create.conf", "firewall.conf", "networks.conf"):
+    for name in ("create.conf", "firewall.conf", "monitor.conf", "networks.conf"):
         assert (fresh.root / f"etc/vs-tools/{name}.sample").read_text() == (REPO / f"etc/{name}.sample").read_text()
     settings = (fresh.root / "etc/vs-tools/create.conf").read_text()
     assert settings.startswith("# mine\nDEFAULT_TIMEZONE=Europe/Paris\n"), "it was there before"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vstools.errors import VsError
-from vstools.monitor import alerts, deliver, ends, load, owners, rate, sockets, spool, state, text
+from vstools.monitor import alerts, deliver, ends, load, lxcfs, owners, rate, sockets, spool, state, text
 from vstools.monitor.alerts import NOTHING, Alert, Count, Event, Fact, Level, Seen, Standing, step
 from vstools.monitor.diag import MOST, Socket
 from vstools.monitor.owners import UNKNOWN, Owner
@@ -289,6 +289,23 @@ def test_owners_are_found_by_open_files_and_the_search_is_bounded(
 )
 def test_how_a_guest_ended(left: str | None, kind: str, words: str) -> None:
     assert ends.ending(left) == (kind, words)
+
+
+MOUNT = "812 790 0:{} /proc/meminfo {} rw,nosuid,nodev,relatime shared:9 - fuse.lxcfs lxcfs rw,user_id=0\n"
+
+
+@pytest.mark.parametrize(
+    ("guest", "host", "gone", "where"),
+    [
+        ("", MOUNT.format(55, "/var/lib/lxcfs"), False, ""),
+        (MOUNT.format(55, "/proc/meminfo"), MOUNT.format(55, "/var/lib/lxcfs"), False, "/var/lib/lxcfs"),
+        (MOUNT.format(55, "/proc/meminfo"), MOUNT.format(56, "/var/lib/lxcfs"), True, ""),
+        (MOUNT.format(55, "/proc/meminfo"), "", True, ""),
+        ("fuse.lxcfs", "fuse.lxcfs", False, ""),
+    ],
+)
+def test_an_lxcfs_is_gone_where_the_host_has_another_or_none(guest: str, host: str, gone: bool, where: str) -> None:
+    assert lxcfs.is_gone(guest, host) == (gone, where)
 
 
 LIFE = state.Life(

@@ -7,11 +7,12 @@ from itertools import islice
 from math import inf
 from pathlib import Path
 
-from vstools import libc, log
+from vstools import libc, log, lxc, run
 from vstools.config.monitor import MonitorConf
+from vstools.errors import VsError
 from vstools.lifecycle.stats import PAYLOAD, Reader
 from vstools.lifecycle.treesizes import TreeSizes
-from vstools.monitor import diag, load, owners, sockets
+from vstools.monitor import diag, load, lxcfs, owners, sockets
 from vstools.monitor.alerts import Count, Fact, Level, Seen
 from vstools.monitor.state import Life
 from vstools.monitor.text import size
@@ -25,6 +26,7 @@ _GAP = 2.0
 """A sample of the load stands for at most so many intervals: after a pause one look must not be the whole average."""
 _EPHEMERAL = (32768, 60999)
 _IDS = 65536
+_ANSWER = 5.0  # seconds
 
 
 class Looker:
@@ -66,10 +68,26 @@ class Looker:
             life = replace(life, load=average, load_at=now)
             text = f"load {average:.2f} over 15 minutes, threshold {conf.load_15:g}"
             seen.append(Level("load", average, conf.load_15, text))
+        if (fact := self._lxcfs(name)) is not None:
+            seen.append(fact)
         if conf.sockets:
             life, facts = self._sockets(name, conf, life, sample, str(record.get("netns", "")), pids)
             seen += facts
         return life, seen
+
+    def _lxcfs(self, name: str) -> Fact | None:
+        """None where the guest uses no lxcfs. The host's is asked by a program that can be killed when it hangs."""
+        init = lxc.init_pid(self._paths, name)
+        gone, where = lxcfs.is_gone(read(f"/proc/{init}/mountinfo"), read("/proc/self/mountinfo"))
+        if where:
+            try:
+                gone = run.run(["stat", "-f", "--", where], timeout=_ANSWER, check=False).code != 0
+            except VsError:
+                gone = True
+        elif not gone:
+            return None
+        words = "lxcfs is gone: the guest's /proc cannot be read in part until it is started anew"
+        return Fact("lxcfs", gone, words if gone else "lxcfs answers")
 
     def _pids(self, group: str) -> list[int]:
         """The guest's processes, from the cgroup that carries its limits and those that it made below."""
