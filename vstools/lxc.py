@@ -287,6 +287,8 @@ def kill(paths: Paths, name: str) -> None:
     """End the guest at once. Raises VsError when it is still there after SIGKILL."""
     if not is_running(paths, name):
         return
+    with suppress(FileNotFoundError):  # the runner is told that this end was asked for
+        (paths.runtime_of(name) / "stopping").write_text(f"{os.getpid()}\n")
     with suppress(VsError):
         run.run(_lxc("lxc-stop", paths, name, "-k"), timeout=_KILL_PATIENCE, check=False)
     if wait_until(lambda: not is_running(paths, name), patience=_LISTEN_PATIENCE):

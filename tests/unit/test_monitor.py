@@ -284,7 +284,7 @@ def test_owners_are_found_by_open_files_and_the_search_is_bounded(
         ("signal (11)\n", ends.DIED, "its init was ended by signal 11 (SIGSEGV)"),
         ("error (3)\n", ends.DIED, "its init ended with status 3"),
         ("", ends.DIED, "its init ended with status 0, without powering off"),
-        (None, ends.DIED, "nothing is known of its end: its runner was killed as well"),
+        (None, ends.DIED, "nothing is known of its end, its runner left no word"),
     ],
 )
 def test_how_a_guest_ended(left: str | None, kind: str, words: str) -> None:
@@ -447,3 +447,20 @@ def test_without_an_mta_and_without_a_relay_the_sentence_says_what_to_do(monkeyp
     monkeypatch.setattr(deliver, "SENDMAIL", "/nonexistent")
     with pytest.raises(VsError, match=r"set MONITOR_SMTP in create\.conf"):
         deliver.way("")("mail")
+
+
+def test_the_hosts_own_mta_gets_the_mail_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[list[str], str]] = []
+    monkeypatch.setattr(deliver, "SENDMAIL", "/bin/sh")  # something that can be run
+    monkeypatch.setattr(deliver.run, "run", lambda argv, *, stdin, timeout: given.append((argv, stdin)))
+    deliver.way("")("To: root\n\nhello\n")
+    assert given == [(["/bin/sh", "-i", "-t"], "To: root\n\nhello\n")]
+
+
+def test_sockets_that_were_told_stay_so_when_others_are_opened() -> None:
+    known = Known(frozenset())
+    first = judged(known, *(found(number, number) for number in range(9000, 9020)))[1]
+    later = [found(number, number) for number in range(1000, 9020)][-400:]
+    owner = {each.inode: Owner(7, "/usr/sbin/sshd") for each in later}
+    facts = sockets.judge(later, owner, known, (), RANGE, 655360, {fact.key for fact in first})[1]
+    assert {fact.key for fact in facts if fact.key != "sockets"} == {fact.key for fact in first}

@@ -94,12 +94,18 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _stay(paths: "Paths", found: "Monitor") -> None:
     """Rounds until a signal comes. Mails are sent by a thread of their own: a relay that hangs delays no look."""
+    from vstools import log
+
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_send, args=(paths, found.spool, stop), daemon=True).start()
     while not stop.is_set():
-        found.round()
+        try:
+            found.round()
+        except (VsError, OSError) as error:  # a full disk: what is seen meanwhile is told when there is room again
+            log.warn(f"a round failed: {error}")
+            stop.wait(_TICK)
         stop.wait(found.pause(_TICK))
 
 

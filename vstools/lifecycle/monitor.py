@@ -61,6 +61,7 @@ class Monitor:
         self._looker = Looker(paths, settle)
         self._configurations = Configurations(paths)
         self._due: dict[str, float] = {}
+        self._written = False
         files.directory(paths.monitor, 0o700)
         self.spool = Spool(paths.monitor / "spool")
         self._state = self._load()
@@ -100,11 +101,13 @@ class Monitor:
             told += [Told(name, event) for event in events]
         for each in told:
             log.audit("alert began" if each.event.began else "alert over", each.guest, text.escaped(each.event.text))
-        self._state = replace(self._state, guests=lives)
+        before, self._state = self._state, replace(self._state, guests=lives)
         self._write_mails(now, wall)
         self._forget(set(names))
-        files.write(self._paths.monitor / "state.json", state.dumps(self._state), 0o600)
-        self.spool.committed = self._state.number
+        if not self._written or (before.guests, before.number) != (self._state.guests, self._state.number):
+            self._written = False
+            files.write(self._paths.monitor / "state.json", state.dumps(self._state), 0o600)
+            self._written, self.spool.committed = True, self._state.number
         return told
 
     def _look(
@@ -154,6 +157,8 @@ class Monitor:
         lives, number = dict(self._state.guests), self._state.number
         host = self._state.bucket.filled(rate.HOST, now)
         waiting = [(life.waiting.events[0].at, name) for name, life in lives.items() if life.waiting]
+        if waiting:
+            self.spool.forget_from(number)  # of a round that failed, on a full disk for one
         for _, name in sorted(waiting):
             life = lives[name]
             bucket = life.bucket.filled(rate.GUEST, now)

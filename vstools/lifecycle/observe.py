@@ -118,7 +118,9 @@ class Looker:
             self._owners[name] |= owners.find(pids, missing)
         number = netns.removeprefix("vs")
         base = int(number) * _IDS if number.isdigit() else 0
-        known, facts = sockets.judge(found, self._owners[name], life.known, conf.sockets_filter, ephemeral, base)
+        known, facts = sockets.judge(
+            found, self._owners[name], life.known, conf.sockets_filter, ephemeral, base, life.standing.open
+        )
         return replace(life, known=known), facts
 
 

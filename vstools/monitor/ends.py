@@ -18,7 +18,7 @@ ASKED, BY_ITSELF, DIED = "asked", "by itself", "died"
 def ending(text: str | None) -> tuple[str, str]:
     """(ASKED, BY_ITSELF or DIED, in words) from the file; None where there is none."""
     if text is None:
-        return DIED, "nothing is known of its end: its runner was killed as well"
+        return DIED, "nothing is known of its end, its runner left no word"
     text = text.strip()
     if text == "asked":
         return ASKED, "stopped by a command on this host"

@@ -5,7 +5,7 @@ goes. What counts is protocol, address and executable together: another program 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from vstools.monitor.alerts import Fact
@@ -50,13 +50,17 @@ def judge(
     patterns: tuple[re.Pattern[str], ...],
     ephemeral: tuple[int, int],
     id_base: int,
+    told: Collection[str] = (),
 ) -> tuple[Known, list[Fact]]:
-    """A look at a guest's sockets: what is remembered then, and an alert for each one that is new."""
+    """A look at a guest's sockets: what is remembered then, and an alert for each one that is new.
+
+    Those whose alert is open already (``told``) come first: others that are opened later do not end it.
+    """
     names = {name_of(each, owners.get(each.inode, UNKNOWN), ephemeral): each for each in reversed(found[:MOST])}
     if known.baseline is None:
         return Known(frozenset(names)), []
     facts = []
-    for name, each in sorted(names.items()):
+    for name, each in sorted(names.items(), key=lambda item: (f"socket {item[0]}" not in told, item[0])):
         owner = owners.get(each.inode, UNKNOWN)
         if name not in known.baseline and not is_filtered(each, owner, patterns):
             facts.append(_fact(name, each, owner, id_base))
