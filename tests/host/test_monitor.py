@@ -174,6 +174,13 @@ def test_hits_of_limits_and_killed_processes_are_told(web: Host, mailbox: Mailbo
     assert any(":began:processes:processes " in line for line in lines), lines
 
 
+def test_a_tree_over_its_disk_limit_is_told(host: Host, small: Path, mailbox: Mailbox) -> None:
+    assert create(host, "web", 20, small, "--disk", "1", "--start").code == 0
+    (line,) = once(host)
+    assert f"{HOST_NAME}:web:began:disk:disk " in line
+    assert line.endswith(" of 1M), threshold 90%")
+
+
 def test_load_follows_what_the_guest_runs(web: Host) -> None:
     conf(web).write_text(ALL + "LOADAVG_15_THRESHOLD=0.001\nPROC_THRESHOLD=inf\n")
     for _ in range(3):

@@ -77,7 +77,9 @@ class Monitor:
             pass
         except ValueError as error:
             log.warn(f"{path} cannot be used, and is begun anew: {error}")
-        return state.fresh(boot, self.spool.next_number())
+        found = state.fresh(boot, self.spool.next_number())
+        files.write(path, state.dumps(found), 0o600)  # a first round that is cut short is known to have been none
+        return found
 
     def round(self, *, everyone: bool = False) -> list[Told]:
         """Look at the guests that are due (or at all), write the mails, remember; returns what began and ended."""

@@ -1,0 +1,163 @@
+"""Rounds of vs-monitor over guests that do not run: what is told, what is remembered, what a kill leaves."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vstools import files
+from vstools.config.monitor import MonitorConf
+from vstools.errors import Refused
+from vstools.lifecycle import monitor, observe
+from vstools.lifecycle.monitor import Monitor
+from vstools.lifecycle.monitored import Configurations
+from vstools.monitor.alerts import Count, Level, Seen
+from vstools.monitor.state import Disk, Life
+from vstools.paths import Paths
+from vstools.stats.sample import Sample
+
+from .made import guest, saved
+
+BROKEN = "RSS_THRESHOLD=lots\n"
+
+
+@pytest.fixture
+def conf(paths: Paths) -> Path:
+    """The monitor.conf of the guest web, which is broken."""
+    saved(paths, guest("web", 10000))
+    path = paths.config_of("web") / "monitor.conf"
+    path.write_text(BROKEN)
+    return path
+
+
+def told(found: Monitor) -> list[tuple[str, bool, str]]:
+    return [(each.guest, each.event.began, each.event.key) for each in found.round(everyone=True)]
+
+
+def spool(paths: Paths) -> list[str]:
+    return [path.read_text() for path in sorted((paths.monitor / "spool").iterdir())]
+
+
+def test_an_alert_is_told_once_also_by_the_next_monitor_and_logged(paths: Paths, conf: Path, logged: list[str]) -> None:
+    first = Monitor(paths)
+    assert told(first) == [("web", True, "config")]
+    assert told(first) == []
+    assert told(Monitor(paths)) == []
+    (mail,) = spool(paths)
+    assert f"{conf}:1:15: 'lots' is not a whole number from 1 to 100" in mail
+    assert any('what="alert began" guest=web' in line for line in logged)
+    conf.write_text("")
+    assert told(Monitor(paths)) == [("web", False, "config")]
+    assert len(spool(paths)) == 2
+
+
+def test_a_round_that_was_cut_short_is_done_again_and_its_mail_is_one(
+    paths: Paths, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write
+
+    def cut(path: Path, *words: object) -> None:
+        if path.name == "state.json":
+            raise OSError(28, "No space left on device")
+        write(path, *words)  # type: ignore[arg-type]
+
+    found = Monitor(paths)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", cut)
+        with pytest.raises(OSError, match="No space"):
+            found.round()
+        assert len(spool(paths)) == 1
+        assert not found.spool.is_due(2e9), "nobody knows of it yet"
+        with pytest.raises(OSError, match="No space"):
+            found.round()
+        assert len(spool(paths)) == 1
+    assert told(found) == [], "it goes on with what it has in memory"
+    assert found.spool.is_due(2e9)
+    shutil.rmtree(paths.monitor)
+    found = Monitor(paths)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", cut)
+        with pytest.raises(OSError, match="No space"):
+            found.round()
+    after = Monitor(paths)
+    assert told(after) == [("web", True, "config")]
+    assert len(spool(paths)) == 1
+
+
+def test_a_guest_that_is_gone_ends_its_alerts_and_is_forgotten(paths: Paths, conf: Path) -> None:
+    found = Monitor(paths)
+    told(found)
+    shutil.rmtree(paths.config_of("web"))
+    assert told(found) == [("web", False, "config")]
+    assert "the guest is no longer on this host" in spool(paths)[1]
+    assert told(found) == []
+    assert '"guests":{}' in (paths.monitor / "state.json").read_text()
+
+
+def test_a_state_that_cannot_be_read_is_begun_anew_and_no_mail_is_lost(
+    paths: Paths, conf: Path, logged: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(Monitor(paths))
+    (paths.monitor / "state.json").write_text("{")
+    found = Monitor(paths)
+    assert "is begun anew" in logged[-1]
+    assert told(found) == [("web", True, "config")]
+    assert len(spool(paths)) == 2
+    assert found.spool.is_due(2e9)
+
+
+def test_a_thousand_changes_of_a_file_send_few_mails(paths: Paths, conf: Path) -> None:
+    found = Monitor(paths)
+    for number in range(40):
+        conf.write_text(BROKEN if number % 2 == 0 else f"# {number}\n")
+        found.round()
+    assert len(spool(paths)) == 5
+
+
+def test_the_last_good_file_is_in_force_until_the_broken_one_is_mended(paths: Paths, conf: Path) -> None:
+    conf.write_text("PROC_THRESHOLD=50\n")
+    first = Configurations(paths)
+    assert first.of("web").conf.proc == 50
+    conf.write_text("PROC_THRESHOLD=500\n")
+    for each in (first, Configurations(paths)):
+        watching = each.of("web")
+        assert (watching.conf.proc, len(watching.faults)) == (50, 1)
+    conf.unlink()
+    conf.mkdir()
+    assert first.of("web").faults == (f"{conf}:1:1: it is a directory, not a file",)
+    conf.rmdir()
+    assert first.of("web").conf == MonitorConf()
+
+
+def test_a_guest_without_a_file_is_watched_as_the_host_says(paths: Paths, conf: Path) -> None:
+    conf.unlink()
+    paths.conf.mkdir(parents=True)
+    (paths.conf / "monitor.conf").write_text("PROC_THRESHOLD=70\n")
+    assert Configurations(paths).of("web").conf.proc == 70
+
+
+def test_there_is_one_monitor(paths: Paths) -> None:
+    with monitor.alone(paths), pytest.raises(Refused, match="vs-monitor runs already"), monitor.alone(paths):
+        pass
+
+
+def seen(conf: MonitorConf = MonitorConf(), disk: Disk = Disk(), **values: float | None) -> dict[str, Seen]:
+    sample = Sample("web", True, 0.0, values)
+    return {each.key: each for each in [*observe.limits(conf, Life(disk=disk), sample), *observe.hits(conf, sample)]}
+
+
+def test_percent_are_of_the_limits_and_without_a_limit_there_is_nothing_to_come_near_to() -> None:
+    found = seen(
+        disk=Disk(50, 100, 0.0), processes=39, processes_limit=40, memory_unreclaimable_bytes=5,
+        memory_limit_bytes=float("inf"),
+    )  # fmt: skip
+    assert found["processes"] == Level("processes", 97.5, 90, "processes 98% (39 of 40), threshold 90%")
+    assert found["disk"] == Level("disk", 50, 90, "disk 50% (50 of 100), threshold 90%")
+    assert found["memory"] == Level("memory", 0, 90, "memory has no limit")
+    assert found["/tmp"] == Level("/tmp", None, 90, "/tmp")
+
+
+def test_hits_are_watched_where_that_is_asked_for() -> None:
+    assert isinstance(seen()["oom-kills"], Count)
+    assert {"oom-kills", "memory-hits"}.isdisjoint(seen(MonitorConf(rss_hits=False)))
+    assert "process-hits" not in seen(MonitorConf(proc_hits=False))
