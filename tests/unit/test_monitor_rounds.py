@@ -136,6 +136,25 @@ def test_a_guest_without_a_file_is_watched_as_the_host_says(paths: Paths, conf: 
     assert Configurations(paths).of("web").conf.proc == 70
 
 
+def test_a_guest_is_looked_at_when_its_time_has_come_and_when_its_file_was_changed(
+    paths: Paths, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, looked = [1000.0], list[float]()
+    monkeypatch.setattr(monitor, "boottime", lambda: clock[0])
+    conf.write_text("MONITOR_POOLING=3600\n")
+    found = Monitor(paths)
+    monkeypatch.setattr(found, "_look", lambda *_: (looked.append(clock[0]), (Life(), []))[1])
+    for seconds in (0, 10, 3000, 600):
+        clock[0] += seconds
+        found.round()
+    assert looked == [1000, 4610]
+    assert found.pause(1e6) == 3600
+    conf.write_text("MONITOR_POOLING=60\n")
+    found.round()
+    assert looked == [1000, 4610, 4610]
+    assert found.pause(1e6) == 60
+
+
 def test_there_is_one_monitor(paths: Paths) -> None:
     with monitor.alone(paths), pytest.raises(Refused, match="vs-monitor runs already"), monitor.alone(paths):
         pass

@@ -60,7 +60,7 @@ class Monitor:
         self._paths = paths
         self._looker = Looker(paths, settle)
         self._configurations = Configurations(paths)
-        self._due: dict[str, float] = {}
+        self._due: dict[str, tuple[float, Watching]] = {}
         self._written = False
         files.directory(paths.monitor, 0o700)
         self.spool = Spool(paths.monitor / "spool")
@@ -89,9 +89,10 @@ class Monitor:
         told: list[Told] = []
         for name in names:
             watching = self._configurations.of(name)
-            if not everyone and self._due.get(name, 0.0) > now and not _is_news(watching, lives.get(name)):
+            due, last = self._due.get(name, (0.0, None))
+            if not everyone and due > now and last is watching:  # a file that was changed is another one
                 continue
-            self._due[name] = now + watching.conf.pooling
+            self._due[name] = (now + watching.conf.pooling, watching)
             try:
                 lives[name], events = self._look(name, watching, lives.get(name), now, wall)
             except (VsError, OSError, ValueError) as error:
@@ -189,7 +190,7 @@ class Monitor:
 
     def pause(self, longest: float) -> float:
         """Seconds until the next guest is due."""
-        return max(0.0, min([longest, *(due - boottime() for due in self._due.values())]))
+        return max(0.0, min([longest, *(due - boottime() for due, _ in self._due.values())]))
 
     def send(self) -> int:
         """Try the mails that are due; returns how many could not be sent."""
@@ -210,11 +211,6 @@ def send(paths: Paths, spool: Spool) -> int:
         return 0
     relay = create.load(paths.conf / "create.conf", Faults()).monitor_smtp
     return spool.send(deliver.way(relay) if relay else deliver.by_sendmail, time.time)
-
-
-def _is_news(watching: Watching, life: Life | None) -> bool:
-    """Whether a guest should be looked at before its time: it is new, or its monitor.conf broke or was mended."""
-    return life is None or bool(watching.faults) != ("config" in life.standing.open)
 
 
 def _begun(life: Life, token: str, *, known: bool) -> Life:
