@@ -68,3 +68,19 @@ def test_two_links_change_places(host: Host, lan: str) -> None:
         assert [line for line in mend.differences("vs60000", swapped) if "route" not in line] == []
     finally:
         sh("ip netns delete vs60000")
+
+
+def test_another_kind_of_link_and_another_mac_are_seen_whatever_create_conf_says(host: Host, lan: str) -> None:
+    link = plan.Link("eth0", "vs60000.0", "vscard0", 0, "02:00:00:00:00:01", None, (ip_interface(f"{NET}.10/24"),))
+    port = replace(link, name="eth1", host_name="vs60000.1", device=lan, mac="02:00:00:00:00:02", ipvlan=True)
+    sh("ip netns add vs60000")
+    try:
+        kernel.connect("vs60000", (link, port), 60000 * 65536)
+        (line,) = (line for line in mend.differences("vs60000", (replace(link, ipvlan=True),)) if "kind" in line)
+        assert line == "eth0 is of the kind macvlan and not ipvlan"
+        sh("ip -n vs60000 link set eth1 address 02:00:00:00:00:99")
+        assert "eth1 has the MAC 02:00:00:00:00:99 and not 02:00:00:00:00:02" in mend.differences("vs60000", (port,))
+        mend.mend("vs60000", (link, port))
+        assert not [line for line in mend.differences("vs60000", (link, port)) if "route" not in line]
+    finally:
+        sh("ip netns delete vs60000")

@@ -18,7 +18,7 @@ _UP = 1  # IFF_UP
 
 def differences(netns: str, links: tuple[Link, ...]) -> Iterator[str]:
     """A sentence for each thing that is otherwise than planned; nothing is changed."""
-    carriers = {link.name: _carrier(link) for link in links}
+    carriers, kinds = {link.name: _carrier(link) for link in links}, {link.name: _kind(link) for link in links}
     for link in links:
         yield from _carried(link)
     with kernel.inside(netns), IPRoute() as ipr:
@@ -33,7 +33,9 @@ def differences(netns: str, links: tuple[Link, ...]) -> Iterator[str]:
             there[message["index"]] = link
             if not _stands(message, carriers[link.name]):
                 yield f"{link.name} is not a link on {link.vlan_device}"
-            if not _has_mac(message, link):
+            if _kind_of(message) != kinds[link.name]:
+                yield f"{link.name} is of the kind {_kind_of(message)} and not {kinds[link.name]}"
+            if not _has_mac(message, link, kinds[link.name]):
                 yield f"{link.name} has the MAC {message.get_attr('IFLA_ADDRESS')} and not {link.mac}"
             if link.mtu and message.get_attr("IFLA_MTU") != link.mtu:
                 yield f"{link.name} has the MTU {message.get_attr('IFLA_MTU')} and not {link.mtu}"
@@ -92,10 +94,21 @@ def _stands(message: Any, carrier: int | None) -> bool:
     return carrier is not None and message.get_attr("IFLA_LINK") == carrier
 
 
-def _has_mac(message: Any, link: Link) -> bool:
+def _has_mac(message: Any, link: Link, kind: str) -> bool:
     """Whether a link has the MAC of its plan; an ipvlan has its device's."""
-    shared = link.ipvlan and not devices.is_bridge(link.device)
-    return shared or message.get_attr("IFLA_ADDRESS") == link.mac
+    return kind == "ipvlan" or message.get_attr("IFLA_ADDRESS") == link.mac
+
+
+def _kind(link: Link) -> str:
+    """What a link has to be; asked on the host, whose devices the guest's namespace does not know."""
+    if devices.is_bridge(link.device):
+        return "veth"
+    return "ipvlan" if link.ipvlan else "macvlan"
+
+
+def _kind_of(message: Any) -> str:
+    info = message.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else "none"
 
 
 def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> None:
@@ -122,11 +135,12 @@ def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> Non
 
 def _stays(netns: str, link: Link) -> bool:
     """Whether a link can be put right; else it has to be made anew."""
-    carrier = _carrier(link)
+    carrier, kind = _carrier(link), _kind(link)
     with kernel.inside(netns), IPRoute() as ipr:
         index = kernel.index_of(ipr, link.name)
         return index is not None and all(
-            _stands(message, carrier) and _has_mac(message, link) for message in ipr.get_links(index)
+            _stands(message, carrier) and _kind_of(message) == kind and _has_mac(message, link, kind)
+            for message in ipr.get_links(index)
         )
 
 
