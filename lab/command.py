@@ -16,6 +16,9 @@ class LabError(Exception):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
 
 def run(
     argv: Sequence[str],

@@ -311,11 +311,11 @@ def test_every_key_is_there_once_and_metrics_that_share_a_name_differ_in_their_l
 
 def test_the_record_is_read_as_a_start_writes_it(paths: Paths) -> None:
     paths.runtime_of("web").mkdir(parents=True)
-    assert reading._record(paths, "web") == {}
-    record = phases.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",), ())
-    phases.write_record(paths, "web", record)
-    found = reading._record(paths, "web")
-    assert (found["cgroup"], found["names"]) == (record.cgroup, ["eth0"])
+    assert reading.record(paths, "web") == {}
+    started = phases.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",), ())
+    phases.write_record(paths, "web", started)
+    found = reading.record(paths, "web")
+    assert (found["cgroup"], found["names"]) == (started.cgroup, ["eth0"])
     assert reading._owners(paths, set()) == {"vs-tools/web/payload": "web"}
     assert reading._owners(paths, {"db"}) == {}
     for broken in ("", "{", "[]", '{"cgroup": 5}'):

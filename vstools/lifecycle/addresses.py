@@ -55,9 +55,7 @@ def check_links(links: tuple[plan.Link, ...], wanted: Iterable[Address]) -> None
     from vstools.network import devices, local
 
     local.check_devices(links)
-    for address in wanted:
-        if devices.has_address(address):
-            raise Refused(f"{address} is this host's own address", "choose another address")
+    devices.check_own(wanted)
 
 
 def check_wire(links: tuple[plan.Link, ...], wanted: Iterable[Address]) -> None:

@@ -37,11 +37,11 @@ class Change:
 
     @property
     def old_links(self) -> tuple[plan.Link, ...]:
-        return devices.resolve(plan.links(self.before, self.host.networks, self.host.conf))
+        return self.host.links(self.before)
 
     @property
     def links(self) -> tuple[plan.Link, ...]:
-        return devices.resolve(plan.links(self.after, self.host.networks, self.host.conf))
+        return self.host.links(self.after)
 
     @property
     def added(self) -> tuple[Address, ...]:

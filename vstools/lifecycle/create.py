@@ -174,8 +174,7 @@ def _limits(request: Request, host: Settings) -> Limits:
 
 
 def _links(creation: Creation) -> tuple[plan.Link, ...]:
-    host = creation.settings
-    return devices.resolve(plan.links(creation.guest(CONTEXT_MIN), host.networks, host.conf))
+    return creation.settings.links(creation.guest(CONTEXT_MIN))
 
 
 def create(paths: Paths, creation: Creation, progress: Progress = lambda _: None) -> Guest:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from vstools import files
 from vstools.config import create, networks
 from vstools.config.text import Faults
+from vstools.guest import Guest
+from vstools.network import devices, plan
 from vstools.paths import Paths
 
 
@@ -16,6 +18,10 @@ class Settings:
 
     conf: create.CreateConf
     networks: networks.Networks
+
+    def links(self, guest: Guest) -> tuple[plan.Link, ...]:
+        """A guest's links as this host's devices make them; raises Refused when an address has no prefix or device."""
+        return devices.resolve(plan.links(guest, self.networks, self.conf))
 
 
 def settings(paths: Paths) -> Settings:

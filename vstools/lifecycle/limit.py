@@ -88,7 +88,7 @@ def decide(paths: Paths, name: str, edits: Edits) -> Change:
     guest = guests.load(paths, name)
     after = replace(guest, limits=edits.of(guest.limits))
     plan = limits.of_this_host(after.limits)
-    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    record = phases.running(paths, name)
     change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp")
     for what, sentence in plan.missing:
         if what == "burst" and "burst" in edits.names and after.limits.cpu is not None:
@@ -194,7 +194,7 @@ def state(paths: Paths, name: str) -> State:
     """The limits of one guest, from its files and the kernel."""
     guest = guests.load(paths, name)
     plan = limits.of_this_host(guest.limits)
-    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    record = phases.running(paths, name)
     applied = {} if record is None else _applied(guest, plan, record, paths.runtime_of(name) / "tmp")
     return State(guest.limits, dict(plan.missing), applied)
 

@@ -15,6 +15,7 @@ from vstools import files, log
 from vstools.config import create, registry
 from vstools.config.text import Faults
 from vstools.errors import Busy, Refused, VsError
+from vstools.lifecycle import stats
 from vstools.lifecycle.monitored import Configurations, Watching
 from vstools.lifecycle.observe import Looker, ended
 from vstools.monitor import deliver, ends, rate, state, text
@@ -117,7 +118,7 @@ class Monitor:
         self, name: str, watching: Watching, before: Life | None, now: float, wall: float
     ) -> tuple[Life, list[Event]]:
         life = before or Life(bucket=rate.full(rate.GUEST, now))
-        sample, record = self._looker.sample(name), self._looker.record(name)
+        sample, record = self._looker.sample(name), stats.record(self._paths, name)
         token = str(record.get("token", "")) if sample.running else ""
         faults = watching.faults
         first = f"{faults[0] if faults else ''}{f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''}"

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-from vstools.alive import is_running
 from vstools.config import guests
 from vstools.errors import Refused
 from vstools.firewall import backend, live
 from vstools.guest import Address
 from vstools.lifecycle import phases
 from vstools.lifecycle.host import settings
-from vstools.network import plan
 from vstools.paths import Paths
 
 
@@ -32,17 +30,16 @@ def state(paths: Paths, name: str) -> tuple[Line, ...]:
         return tuple(Line(nic.address) for nic in guest.nics if not nic.disabled)
     from vstools.network import status
 
-    host = settings(paths)
     filters = backend.up(netns)
     return tuple(
         Line(one.address, one.vlan, one.route, filters["input"], filters["output"])
-        for one in status.state(netns, plan.links(guest, host.networks, host.conf))
+        for one in status.state(netns, settings(paths).links(guest))
     )
 
 
 def namespace(paths: Paths, name: str) -> str | None:
     """The network namespace of a running guest."""
-    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    record = phases.running(paths, name)
     return record.netns if record else None
 
 

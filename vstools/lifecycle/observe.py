@@ -1,6 +1,5 @@
 """One look at one guest: what vs-monitor sees of it. All of it is the kernel's word, read from the host's side."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -42,14 +41,6 @@ class Looker:
     def sample(self, name: str) -> Sample:
         """What vs-stats knows of the guest."""
         return self._reader.guest(name)
-
-    def record(self, name: str) -> Mapping[str, object]:
-        """The record of the guest's start, empty when there is none."""
-        try:
-            found = json.loads(read(str(self._paths.runtime_of(name) / "record")))
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
 
     def forget(self, name: str) -> None:
         """The guest does not run any more."""

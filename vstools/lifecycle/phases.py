@@ -88,7 +88,7 @@ def decide(paths: Paths, name: str) -> Start:
     if not tree.is_dir() or tree.is_symlink():
         raise Refused(f"guest {name} has no tree", f"{tree} is missing")
     hooks.check(paths, name)
-    links = devices.resolve(plan.links(guest, host.networks, host.conf))
+    links = host.links(guest)
     policy = filtering.policy(paths, name)
     record = with_links(
         Record(
@@ -125,7 +125,7 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
             confirm.before_start(paths, name)
         start = decide(paths, name)
         local.check_devices(start.links)
-        presence.check_own(start.links)
+        devices.check_own(address.ip for link in start.links for address in link.addresses)
         _check_mount_points(paths, start.guest)
         if lxc.is_running(paths, name):
             raise Refused(f"guest {name} runs already", "vs-control shows its state")
@@ -228,11 +228,12 @@ def settle(paths: Paths, name: str, process: lxc.Runner | None = None, inquiry: 
 
     lxc.settle(paths, name, units.main_has_ended if process is None else lambda: process.poll() is not None)
     checkpoint("start:running")
-    start = decide(paths, name)
+    guest = guests.load(paths, name)
+    netns, links = plan.netns(guest.context), settings(paths).links(guest)
     if inquiry is not None:
         inquiry.check(wait=True)
-    presence.check_ipv6(start.record.netns, start.links, wait=True)
-    presence.announce(start.record.netns, start.links, (lambda: None) if inquiry is None else inquiry.close)
+    presence.check_ipv6(netns, links, wait=True)
+    presence.announce(netns, links, (lambda: None) if inquiry is None else inquiry.close)
     hooks.run_all(paths, name, "post-start", must=False)
     checkpoint("start:done")
 
@@ -241,8 +242,8 @@ def announce(paths: Paths, name: str) -> None:
     """Tell the neighbours of a running guest where its addresses are."""
     from vstools.lifecycle import presence
 
-    start = decide(paths, name)
-    presence.announce(start.record.netns, start.links)
+    guest = guests.load(paths, name)
+    presence.announce(plan.netns(guest.context), settings(paths).links(guest))
 
 
 def reboot(paths: Paths, name: str) -> None:
@@ -305,6 +306,11 @@ def cleanup(paths: Paths, name: str, token: str = "") -> None:
         record = read_record(paths, name)
         if record is not None and (not token or record.token == token) and not lxc.is_running(paths, name):
             undo(paths, name)
+
+
+def running(paths: Paths, name: str) -> Record | None:
+    """What a guest that runs has in the kernel; None where it does not run."""
+    return read_record(paths, name) if lxc.is_running(paths, name) else None
 
 
 def started(paths: Paths, name: str) -> Record | None:

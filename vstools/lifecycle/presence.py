@@ -11,7 +11,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 
 from vstools import log
-from vstools.errors import Refused, VsError
+from vstools.errors import VsError
 from vstools.guest import Address
 from vstools.network import arp, dad, devices, ndp
 from vstools.network.namespace import inside
@@ -68,14 +68,6 @@ def _ipv4(link: Link) -> list[IPv4Address]:
 def _taken(address: Address, mac: str | None) -> VsError:
     who = mac or "another machine"
     return VsError(f"{address} is in use on the network by {who}", f"stop that machine, or take {address} from it")
-
-
-def check_own(links: Iterable[Link]) -> None:
-    """Raise Refused when an address is the host's own."""
-    for link in links:
-        for interface in link.addresses:
-            if devices.has_address(interface.ip):
-                raise Refused(f"{interface.ip} is this host's own address", "choose another address")
 
 
 def check_ipv6(netns: str, links: Iterable[Link], *, wait: bool = False) -> None:

@@ -36,8 +36,8 @@ class Reader:
         """A guest's sample, without CPU share and rates. A stopped guest has no values; one that ends, few."""
         monitor = alive.monitor_pid(self._paths, name)
         running = monitor is not None or alive.is_running(self._paths, name)
-        record = _record(self._paths, name) if running else {}
-        group, links = record.get("cgroup"), record.get("names")
+        started = record(self._paths, name) if running else {}
+        group, links = started.get("cgroup"), started.get("names")
         values: Values = {field.key: None for field in sample.FIELDS}
         at = time.monotonic()
         if isinstance(group, str) and isinstance(links, list):
@@ -63,7 +63,7 @@ class Reader:
         return Sample("", True, at, values)
 
 
-def _record(paths: Paths, name: str) -> dict[str, object]:
+def record(paths: Paths, name: str) -> dict[str, object]:
     """The record of the guest's start (phases.Record), which only root can write; empty when there is none."""
     try:
         found = json.loads(read(str(paths.runtime_of(name) / "record")))
@@ -152,5 +152,5 @@ def _owners(paths: Paths, wanted: set[str]) -> dict[str, str]:
         started = os.listdir(paths.runtime)
     except FileNotFoundError:
         return {}
-    groups = {name: _record(paths, name).get("cgroup") for name in started if not wanted or name in wanted}
+    groups = {name: record(paths, name).get("cgroup") for name in started if not wanted or name in wanted}
     return {f"{group}/{PAYLOAD}": name for name, group in groups.items() if isinstance(group, str)}

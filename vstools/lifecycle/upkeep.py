@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from vstools import log
-from vstools.alive import is_running
 from vstools.config import guests
 from vstools.errors import Refused
 from vstools.lifecycle import confirm, filtering, phases, presence
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
-from vstools.network import devices, plan
+from vstools.network import plan
 from vstools.paths import Paths
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Switches:
 
 def differences(paths: Paths, name: str) -> tuple[str, ...]:
     """A sentence for each thing that the kernel has otherwise than the files say; none where the guest does not run."""
-    record = phases.read_record(paths, name) if is_running(paths, name) else None
+    record = phases.running(paths, name)
     if record is None:
         guests.require(paths, name)
         return ()
@@ -42,16 +41,16 @@ def differences(paths: Paths, name: str) -> tuple[str, ...]:
 def _differences(paths: Paths, name: str, record: phases.Record) -> Iterator[str]:
     from vstools.network import mend
 
-    links = _links(paths, name)
+    host = settings(paths)
+    links = host.links(guests.load(paths, name))
     yield from mend.differences(record.netns, links)
     own = (address for link in links for address in link.addresses)
     wanted = filtering.chains(filtering.policy(paths, name), own)
-    yield from filtering.differences(record.netns, wanted, settings(paths).conf.firewall_backend)
+    yield from filtering.differences(record.netns, wanted, host.conf.firewall_backend)
 
 
 def _links(paths: Paths, name: str) -> tuple[plan.Link, ...]:
-    host = settings(paths)
-    return devices.resolve(plan.links(guests.load(paths, name), host.networks, host.conf))
+    return settings(paths).links(guests.load(paths, name))
 
 
 def repair(paths: Paths, name: str) -> tuple[str, ...]:
@@ -117,12 +116,13 @@ def mend_links(paths: Paths, name: str) -> None:
         record = phases.started(paths, name)
         if record is None:
             return
-        links = _links(paths, name)
+        host = settings(paths)
+        links = host.links(guests.load(paths, name))
         now, both = phases.with_links(record, links), phases.and_links(record, links)
         gone = tuple(key for key in both.names if key not in now.names)
         phases.write_record(paths, name, both)
         with host_lock(paths, "links"):
-            local.ensure(paths, links, settings(paths).networks)
+            local.ensure(paths, links, host.networks)
             mend.mend(record.netns, links, gone)
         presence.check_ipv6(record.netns, links, wait=True)
         phases.drop_vlans(paths, name, tuple(vlan for vlan in both.vlans if vlan not in now.vlans))
@@ -150,12 +150,15 @@ def _load_rules(paths: Paths, name: str, policy: "Policy", *, up: bool) -> None:
     """Put the rules of a policy in force, or let everything pass; what is open stays open."""
     with runtime_lock(paths, name):
         netns = needed(paths, name).netns
-        filters = filtering.wanted(policy, name, netns, _links(paths, name), up=up)
-        filtering.load(netns, filters, settings(paths).conf.firewall_backend)
+        host = settings(paths)
+        filters = filtering.wanted(policy, name, netns, host.links(guests.load(paths, name)), up=up)
+        filtering.load(netns, filters, host.conf.firewall_backend)
 
 
 def ruleset(paths: Paths, name: str, *, up: bool) -> str:
     """What would be loaded now, as the back end reads it; raises Refused when the guest does not run."""
     netns = needed(paths, name).netns
-    filters = filtering.wanted(filtering.policy(paths, name), name, netns, _links(paths, name), up=up)
-    return filtering.text(filters, settings(paths).conf.firewall_backend)
+    host = settings(paths)
+    links = host.links(guests.load(paths, name))
+    filters = filtering.wanted(filtering.policy(paths, name), name, netns, links, up=up)
+    return filtering.text(filters, host.conf.firewall_backend)

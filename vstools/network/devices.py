@@ -5,6 +5,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 
 from vstools.errors import Refused
@@ -38,6 +39,13 @@ def host_addresses() -> tuple[Interface, ...]:
 def has_address(address: Address) -> bool:
     """Whether an address is the host's own."""
     return any(interface.ip == address for interface in host_addresses())
+
+
+def check_own(wanted: Iterable[Address]) -> None:
+    """Raise Refused when one of the addresses is the host's own."""
+    for address in wanted:
+        if has_address(address):
+            raise Refused(f"{address} is this host's own address", "choose another address")
 
 
 def resolve(links: tuple[Link, ...]) -> tuple[Link, ...]:

@@ -11,8 +11,7 @@ from vstools.errors import VsError
 from vstools.files import wait_until
 from vstools.guest import IDS, Interface
 from vstools.network import bridges, dad, devices, routes
-from vstools.network.namespace import inside as inside
-from vstools.network.namespace import sysctl
+from vstools.network.namespace import inside, sysctl
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
 from vstools.paths import NAMESPACES

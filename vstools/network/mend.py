@@ -10,6 +10,7 @@ from typing import Any
 from vstools.errors import VsError
 from vstools.guest import Interface
 from vstools.network import bridges, devices, kernel, routes
+from vstools.network.namespace import inside
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
 
@@ -21,7 +22,7 @@ def differences(netns: str, links: tuple[Link, ...]) -> Iterator[str]:
     carriers, kinds = {link.name: _carrier(link) for link in links}, {link.name: _kind(link) for link in links}
     for link in links:
         yield from _carried(link)
-    with kernel.inside(netns), IPRoute() as ipr:
+    with inside(netns), IPRoute() as ipr:
         found = {str(message.get_attr("IFLA_IFNAME")): message for message in ipr.get_links()}
         ways = routes.read(ipr)
         there = {}
@@ -116,18 +117,18 @@ def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> Non
 
     A link that hangs on something else, or has another MAC, is made anew; all others stay.
     """
-    with kernel.inside(netns):
+    with inside(netns):
         kernel.remove_links(gone)
     try:
         anew = [link for link in links if not _stays(netns, link)]
-        with kernel.inside(netns):  # all of them first: two that change places have each other's MAC
+        with inside(netns):  # all of them first: two that change places have each other's MAC
             kernel.remove_links(tuple(link.name for link in anew))
         for link in links:
             if link in anew:
                 kernel.make(netns, link)
             else:
                 _mend_link(netns, link)
-        with kernel.inside(netns), IPRoute() as ipr:
+        with inside(netns), IPRoute() as ipr:
             routes.prune(ipr, _by_index(ipr, links))
     except NetlinkError as error:
         raise VsError("the guest's links could not be changed", str(error)) from error
@@ -136,7 +137,7 @@ def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> Non
 def _stays(netns: str, link: Link) -> bool:
     """Whether a link can be put right; else it has to be made anew."""
     carrier, kind = _carrier(link), _kind(link)
-    with kernel.inside(netns), IPRoute() as ipr:
+    with inside(netns), IPRoute() as ipr:
         index = kernel.index_of(ipr, link.name)
         return index is not None and all(
             _stands(message, carrier) and _kind_of(message) == kind and _has_mac(message, link, kind)
@@ -146,7 +147,7 @@ def _stays(netns: str, link: Link) -> bool:
 
 def _mend_link(netns: str, link: Link) -> None:
     """Put a link right."""
-    with kernel.inside(netns), IPRoute() as ipr:
+    with inside(netns), IPRoute() as ipr:
         index = kernel.index_of(ipr, link.name)
         if index is None:
             raise VsError(f"the link {link.name} vanished while it was mended", "try again")
@@ -168,7 +169,7 @@ def _by_index(ipr: Any, links: tuple[Link, ...]) -> dict[int, Link]:
 
 def switched_off(netns: str, links: tuple[Link, ...]) -> tuple[str, ...]:
     """Which of ``vlan`` and ``route`` are as ``take_down`` leaves them; routes go with links that are down."""
-    with kernel.inside(netns), IPRoute() as ipr:
+    with inside(netns), IPRoute() as ipr:
         there = _by_index(ipr, links)
         up = any(message["flags"] & _UP for message in ipr.get_links() if message["index"] in there)
         led = routes.lead_out(routes.read(ipr), there)
@@ -178,7 +179,7 @@ def switched_off(netns: str, links: tuple[Link, ...]) -> tuple[str, ...]:
 def take_down(netns: str, links: tuple[Link, ...], *, vlan: bool, route: bool) -> None:
     """Set the guest's links down, or take its routes away; ``mend`` brings both back."""
     try:
-        with kernel.inside(netns), IPRoute() as ipr:
+        with inside(netns), IPRoute() as ipr:
             if route:
                 routes.prune(ipr, {}, on_link=True)
             if vlan:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vstools.guest import Address, Interface
 from vstools.network import bridges, devices, kernel, routes
+from vstools.network.namespace import inside
 from vstools.network.netlink import IPRoute
 from vstools.network.plan import Link
 
@@ -33,7 +34,7 @@ def _addresses(ipr: Any) -> Iterator[tuple[Address, tuple[int, Interface]]]:
 
 def state(netns: str, links: tuple[Link, ...]) -> tuple[State, ...]:
     """Each address that the kernel or ``links`` (what the files say) knows; one the kernel has not is down."""
-    with kernel.inside(netns), IPRoute() as ipr:
+    with inside(netns), IPRoute() as ipr:
         there = dict(_addresses(ipr))
         up = {link["index"]: bool(link["flags"] & _UP) for link in ipr.get_links()}
         ways = routes.read(ipr)
