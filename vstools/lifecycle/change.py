@@ -91,6 +91,12 @@ def _edited(guest: Guest, edits: Edits, host: Settings) -> Guest:
         for key in keys:
             del nics[key]
     for address in edits.add:
+        off = next((key for key, nic in nics.items() if nic.address == address and nic.disabled), None)
+        if off is not None:
+            where = f"interfaces/{off}/disabled"
+            raise Refused(
+                f"guest {guest.name} has {address}, switched off", f"remove {where} and say --repair, or --del it"
+            )
         if all(nic.address != address for nic in nics.values()):
             key = next(str(number) for number in range(len(nics) + 1) if str(number) not in nics)
             nics[key] = addresses.new_nic(key, address, host)
@@ -204,8 +210,13 @@ def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
 
 
 def _write_names(paths: Paths, wanted: Change) -> None:
-    with Inside(paths.tree_of(wanted.after.name)) as tree:
-        identity.write_names(tree, wanted.after, plan.names(wanted.after, wanted.host.networks, wanted.host.conf))
+    """The names in the tree; a guest whose root made that impossible keeps the host from nothing."""
+    name = wanted.after.name
+    try:
+        with Inside(paths.tree_of(name)) as tree:
+            identity.write_names(tree, wanted.after, plan.names(wanted.after, wanted.host.networks, wanted.host.conf))
+    except (VsError, OSError) as error:
+        log.warn(f"guest {name}: its /etc/hosts and resolv.conf could not be written: {error}")
 
 
 def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
