@@ -134,7 +134,8 @@ def apply(paths: Paths, name: str, edits: Edits, seconds: int | None = None) -> 
 
     Raises Refused, and changes nothing, where one of the addresses answers on the wire.
     """
-    with guest_lock(paths, name), host_lock(paths, "allocation"):
+    # Whoever waits for a start or a stop of this guest shall not hold what all guests need meanwhile.
+    with guest_lock(paths, name), runtime_lock(paths, name), host_lock(paths, "allocation"):
         confirm.none_waits(paths, name)
         wanted = decide(paths, name, edits)
         if wanted.before == wanted.after:
