@@ -10,6 +10,8 @@ from pathlib import Path
 from vstools.errors import Busy, Refused
 
 LOCK_PATIENCE = 120.0
+_held: set[tuple[int, Path]] = set()
+"""The locks that a process holds, by its pid: one that is forked from it holds none of them."""
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -52,17 +54,24 @@ def directory(path: Path, mode: int = 0o755) -> Path:
 
 
 @contextmanager
-def lock(path: Path, *, what: str, patience: float = LOCK_PATIENCE) -> Iterator[None]:
+def lock(path: Path, *, what: str, patience: float = LOCK_PATIENCE, reentrant: bool = False) -> Iterator[None]:
     """Hold the lock ``path``, waiting up to ``patience`` seconds for another holder (0: not at all).
 
-    ``what`` names the thing in the error. Raises Busy when the lock stays taken.
+    ``what`` names the thing in the error. Raises Busy when the lock stays taken. A process that holds a ``reentrant``
+    lock already may take it again.
     """
+    mine = (os.getpid(), path)
+    if reentrant and mine in _held:
+        yield
+        return
     directory(path.parent, 0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _take(descriptor, what, time.monotonic() + patience)
+        _held.add(mine)
         yield
     finally:
+        _held.discard(mine)
         os.close(descriptor)
 
 

@@ -375,3 +375,11 @@ def test_one_guest_that_cannot_be_told_of_hides_no_other(web: Host, small: Path)
     done = web.vs("vs-net", "--all")
     assert (done.code, done.out.splitlines()) == (1, lines[1:]), done
     assert done.err.startswith("vs-net: guest web: ")
+
+
+def test_a_guest_that_spoils_its_hosts_file_keeps_nobody_from_changing_its_network(web: Host) -> None:
+    web.inside("web", "rm -f /etc/hosts; mkdir /etc/hosts")
+    done = web.vs("vs-net", "--name", "web", "--set", f"0={NET}.20")
+    assert (done.code, done.out) == (0, f"{SELF}:web:{NET}.20:up:up:up:up\n"), done
+    assert "/etc/hosts" in done.err
+    web.inside("web", "rmdir /etc/hosts")

@@ -57,3 +57,13 @@ def test_a_guest_that_ends_behind_a_change_is_announced_to_nobody(
     change.apply(Paths(host.root), "web", change.Edits(add=(ip_address(f"{NET}.20"),)))
     assert (host.guests / "web/interfaces/1/ip").read_text() == f"{NET}.20\n"
     host.ok("vs-control", "--name", "web", "--stop")
+
+
+def test_a_change_that_waits_for_a_start_keeps_nobody_from_making_another_guest(host: Host, small: Path) -> None:
+    assert create(host, "web", 10, small).code == 0
+    with runtime_lock(Paths(host.root), "web"):
+        waiting = host.start("vs-net", "--name", "web", "--add", f"{NET}.20")
+        time.sleep(1)
+        assert create(host, "other", 11, small).code == 0
+        assert waiting.poll() is None
+    assert waiting.wait(60) == 0

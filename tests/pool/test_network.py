@@ -152,6 +152,9 @@ def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> Non
     hosts.ok(FIRST, f"{reach('10.99.3.0/24', 'a')}; {reach('10.99.2.0/24', 'b')}")
     in_guest(hosts, FIRST, "a", NO_PING.format("10.99.3.10"))
     assert hosts.ok(FIRST, f"python3 -c {shlex.quote(FORGE)}") == f"{FORGED} 0\n"
+    code, said = hosts.call(FIRST, "vs-net --name a --add 10.99.2.11")
+    assert (code, "10.99.2.11 is in use on the network by" in said) == (1, True), said
+    assert "10.99.2.11" not in hosts.ok(FIRST, "vs-net --name a; ip -n vs$(cat /etc/vservers/a/context) address")
     hosts.ok(FIRST, "bridge vlan add vid 3 dev vs$(cat /etc/vservers/a/context).0")
     assert ":a:10.99.2.10:down:" in hosts.ok(FIRST, "vs-net --name a"), "it is a member of another VLAN as well"
     hosts.ok(FIRST, "vs-control --name a --stop; bridge vlan show | grep -q vs && vs-control --all --stop")

@@ -77,15 +77,16 @@ def test_a_prefix_of_its_own_stays_in_the_network_that_it_was_for() -> None:
 @pytest.mark.parametrize(
     ("edits", "sentence"),
     [
-        (Edits(put=(("4", ip_address("10.2.0.9")),)), "it has 0=10.2.0.5, 1=10.2.0.6"),
+        (Edits(put=(("4", ip_address("10.2.0.9")),)), "it has 0=10.2.0.5, 1=10.2.0.6, 2=10.2.0.7"),
         (Edits(put=(("0", ip_address("10.2.0.6")),)), "one address twice"),
         (Edits(put=(("0", ip_address("10.2.0.1")),)), "gateway"),
         (Edits(add=(ip_address("10.4.0.1"),)), "in no network"),
+        (Edits(add=(ip_address("10.2.0.7"),)), "has 10.2.0.7, switched off: remove interfaces/2/disabled"),
     ],
 )
 def test_what_makes_no_sense_is_refused(edits: Edits, sentence: str) -> None:
     with pytest.raises(Refused, match=sentence):
-        edited(BOTH, edits)
+        edited((*BOTH, nic("10.2.0.7", "2", disabled=True)), edits)
 
 
 def test_an_address_that_is_there_may_be_asked_for_again() -> None:

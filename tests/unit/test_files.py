@@ -80,6 +80,17 @@ def test_a_lock_that_is_taken_is_told_with_what_it_is_for(tmp_path: Path) -> Non
     assert path.exists(), "removing the file of a lock would make two locks of it"
 
 
+def test_a_reentrant_lock_may_be_taken_again_and_is_given_back_with_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "lock" / "it"
+    with files.lock(path, what="it", reentrant=True):
+        with files.lock(path, what="it", reentrant=True):
+            pass
+        with pytest.raises(Busy), files.lock(path, what="it", patience=0):
+            pass
+    with files.lock(path, what="it", patience=0):
+        pass
+
+
 def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "lock/web.command"
     with pytest.raises(ValueError, match="inside"), files.lock(path, what="guest web"):

@@ -53,6 +53,7 @@ def test_a_stopped_guest_has_nothing_up(capsys: pytest.CaptureFixture[str], stop
         (("--name", "web", "--fw", "sideways"), "sideways"),
         (("--name", "web", "--fw", "up", "--rules"), "contradict"),
         (("--name", "web", "--json", "--table"), "contradict"),
+        (("--name", "web", "--fw", "up", "--dry-run", "--json"), "contradict"),
         (("--name", "web", "--dry-run"), "--dry-run goes with --vlan"),
         (("--name", "web", "--fw", "up"), "guest web does not run"),
         (("--name", "web", "--fw", "down", "--dry-run"), "guest web does not run"),

@@ -87,7 +87,7 @@ def net(
     switches = {"vlan": vlan, "route": route, "fw": fw}
     changes, edits = any(switches.values()), bool(put or add or drop)
     shown = {"rules": rules, "drops": drops, "check": check, "repair": repair}
-    app.exclusive(json=as_json, table=table)
+    app.exclusive(json=as_json, table=table, dry_run=dry_run)
     app.exclusive(**shown, explain=explain is not None, confirmed=confirmed, fw=changes, add=edits)
     app.exclusive(follow=follow, table=table)
     if follow and not drops:

@@ -25,13 +25,16 @@ def check_free(paths: Paths, wanted: Iterable[Address], but: str = "") -> None:
             raise Refused(f"{address} is the address of guest {owner}", "choose another address")
 
 
-def new_nic(key: str, address: Address, host: Settings, device: str | None = None, prefix: int | None = None) -> Nic:
-    """The interface for an address; ``device`` and ``prefix`` are those of the command line. Raises Refused."""
+def new_nic(
+    key: str, address: Address, host: Settings, device: str | None = None, prefix: int | None = None, *, more: str = ""
+) -> Nic:
+    """The interface for an address; ``device`` and ``prefix`` are those of the command line.
+
+    Raises Refused; ``more`` is what can be done about an address in no network beside a line for it.
+    """
     network = host.networks.of(address)
     if network is None and not _may_be_outside(host, device, prefix):
-        raise Refused(
-            f"{address} is in no network of networks.conf", "add a line for it, or give both --prefix and --device"
-        )
+        raise Refused(f"{address} is in no network of networks.conf", f"add a line for it{more}")
     if (device or host.conf.device) is None:
         raise Refused(f"no network device for {address}", "set DEFAULT_DEVICE in create.conf, or give --device")
     nic = Nic(key, address, prefix, device, new_mac())

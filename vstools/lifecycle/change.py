@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
 from vstools import log
 from vstools.config import guests
@@ -13,6 +14,7 @@ from vstools.inside import Inside
 from vstools.lifecycle import addresses, confirm, filtering, phases, presence, upkeep
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
+from vstools.network.namespace import inside
 from vstools.paths import Paths
 from vstools.tree import identity
 
@@ -91,6 +93,12 @@ def _edited(guest: Guest, edits: Edits, host: Settings) -> Guest:
         for key in keys:
             del nics[key]
     for address in edits.add:
+        off = next((key for key, nic in nics.items() if nic.address == address and nic.disabled), None)
+        if off is not None:
+            where = f"interfaces/{off}/disabled"
+            raise Refused(
+                f"guest {guest.name} has {address}, switched off", f"remove {where} and say --repair, or --del it"
+            )
         if all(nic.address != address for nic in nics.values()):
             key = next(str(number) for number in range(len(nics) + 1) if str(number) not in nics)
             nics[key] = addresses.new_nic(key, address, host)
@@ -128,7 +136,8 @@ def apply(paths: Paths, name: str, edits: Edits, seconds: int | None = None) -> 
 
     Raises Refused, and changes nothing, where one of the addresses answers on the wire.
     """
-    with guest_lock(paths, name), host_lock(paths, "allocation"):
+    # Whoever waits for a start or a stop of this guest shall not hold what all guests need meanwhile.
+    with guest_lock(paths, name), runtime_lock(paths, name), host_lock(paths, "allocation"):
         confirm.none_waits(paths, name)
         wanted = decide(paths, name, edits)
         if wanted.before == wanted.after:
@@ -139,7 +148,7 @@ def apply(paths: Paths, name: str, edits: Edits, seconds: int | None = None) -> 
             confirm.around(paths, name, seconds, lambda: _pending(paths, wanted)),
             log.change(f"addresses {' '.join(str(nic.address) for nic in wanted.after.nics) or 'none'}", name),
         ):
-            put(paths, wanted)
+            put(paths, wanted, ask=True)
 
 
 def _ask(paths: Paths, wanted: Change) -> None:
@@ -171,8 +180,11 @@ def _pending(paths: Paths, wanted: Change) -> confirm.Pending:
     return replace(upkeep.pending(paths, wanted.before.name), before=wanted.before.nics, after=wanted.after.nics)
 
 
-def put(paths: Paths, wanted: Change) -> None:
-    """The kernel first, then the files: what fails is undone, and then both are as they were."""
+def put(paths: Paths, wanted: Change, *, ask: bool = False) -> None:
+    """The kernel first, then the files: what fails is undone, and then both are as they were.
+
+    With ``ask``, the neighbours that only the guest's own links reach are asked for the new addresses.
+    """
     name = wanted.before.name
     with runtime_lock(paths, name):
         record = phases.started(paths, name)
@@ -182,6 +194,8 @@ def put(paths: Paths, wanted: Change) -> None:
         try:
             _connect(paths, wanted, record)
             checkpoint("change:connected")
+            if ask:
+                _ask_inside(wanted, record)
             _write_names(paths, wanted)
             guests.save(paths.config_of(name), wanted.after)
         except BaseException:
@@ -190,6 +204,19 @@ def put(paths: Paths, wanted: Change) -> None:
     checkpoint("change:saved")
     with suppress(FileNotFoundError):  # the guest ended meanwhile, and its namespace with it
         presence.announce(record.netns, wanted.links)
+
+
+def _ask_inside(wanted: Change, record: phases.Record) -> None:
+    """Raise VsError where a neighbour has a new address, on bridges that let the host into none of their VLANs."""
+    from vstools.network import arp
+
+    for link in wanted.links:
+        for address in (interface.ip for interface in link.addresses if link.member and interface.ip in wanted.added):
+            if isinstance(address, IPv4Address):
+                with inside(record.netns):
+                    mac = arp.probe(link.name, address)
+                if mac:
+                    raise presence.taken(address, mac)
 
 
 def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
@@ -204,8 +231,13 @@ def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
 
 
 def _write_names(paths: Paths, wanted: Change) -> None:
-    with Inside(paths.tree_of(wanted.after.name)) as tree:
-        identity.write_names(tree, wanted.after, plan.names(wanted.after, wanted.host.networks, wanted.host.conf))
+    """The names in the tree; a guest whose root made that impossible keeps the host from nothing."""
+    name = wanted.after.name
+    try:
+        with Inside(paths.tree_of(name)) as tree:
+            identity.write_names(tree, wanted.after, plan.names(wanted.after, wanted.host.networks, wanted.host.conf))
+    except (VsError, OSError) as error:
+        log.warn(f"guest {name}: its /etc/hosts and resolv.conf could not be written: {error}")
 
 
 def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:

@@ -30,6 +30,7 @@ from vstools.tree import bootstrap, identity, unpack
 from vstools.tree.stream import Progress
 
 FIRST_CONTEXT = 10000
+_OUTSIDE = ", or give both --prefix and --device"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def decide(paths: Paths, request: Request) -> Creation:
     request = _with_method(request, host)
     _check_free(paths, request)
     nics = tuple(
-        addresses.new_nic(str(index), address, host, request.device, request.prefix)
+        addresses.new_nic(str(index), address, host, request.device, request.prefix, more=_OUTSIDE)
         for index, address in enumerate(request.addresses)
     )
     if not nics:

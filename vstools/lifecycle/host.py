@@ -45,7 +45,7 @@ def guest_lock(paths: Paths, name: str, patience: float = files.LOCK_PATIENCE) -
 @contextmanager
 def runtime_lock(paths: Paths, name: str, patience: float = files.LOCK_PATIENCE) -> Iterator[None]:
     """Held while what a started guest has in the kernel is made or unmade; never while a program is waited for long."""
-    with files.lock(paths.locks / f"{name}.runtime", what=f"guest {name}", patience=patience):
+    with files.lock(paths.locks / f"{name}.runtime", what=f"guest {name}", patience=patience, reentrant=True):
         yield
 
 

@@ -200,13 +200,14 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     inquiry.ask(links)
     with host_lock(paths, "links"):
         local.ensure(paths, links, start.settings.networks)
-        checkpoint("start:local")
-        own = (address for link in links for address in link.addresses)
-        filtering.load(record.netns, filtering.chains(start.policy, own), start.settings.conf.firewall_backend)
-        checkpoint("start:firewall")
-        inquiry.ask(links)
-        from vstools.network import kernel
+    checkpoint("start:local")
+    own = (address for link in links for address in link.addresses)
+    filtering.load(record.netns, filtering.chains(start.policy, own), start.settings.conf.firewall_backend)
+    checkpoint("start:firewall")
+    inquiry.ask(links)
+    from vstools.network import kernel
 
+    with host_lock(paths, "links"):
         kernel.connect(record.netns, links, start.guest.id_base)
     inquiry.ask_inside(record.netns, links)
     checkpoint("start:links")

@@ -58,14 +58,15 @@ class Inquiry:
         """Raise VsError when a neighbour has one of the addresses; with ``wait``, when all have had their time."""
         for inquiry in (self._host, self._guest):
             for address, mac in inquiry.answers(inquiry.over if wait else 0):
-                raise _taken(address, mac)
+                raise taken(address, mac)
 
 
 def _ipv4(link: Link) -> list[IPv4Address]:
     return [interface.ip for interface in link.addresses if isinstance(interface.ip, IPv4Address)]
 
 
-def _taken(address: Address, mac: str | None) -> VsError:
+def taken(address: Address, mac: str | None) -> VsError:
+    """The error for an address that another machine has."""
     who = mac or "another machine"
     return VsError(f"{address} is in use on the network by {who}", f"stop that machine, or take {address} from it")
 
@@ -79,7 +80,7 @@ def check_ipv6(netns: str, links: Iterable[Link], *, wait: bool = False) -> None
         if wait and not dad.wait():
             log.warn(f"the kernel has not found out whether other machines have the addresses in {netns}")
         for name, address in dad.duplicates():
-            raise _taken(address, ndp.ask(name, address))
+            raise taken(address, ndp.ask(name, address))
         if wait:
             for name in names:
                 dad.settle(name)
