@@ -119,6 +119,7 @@ def group(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[live.Group, C
     (tmp_path / "proc/self").mkdir(parents=True)
     kind = "cgroup cgroup rw,memory,pids,cpu" if request.param == 1 else "cgroup2 cgroup2 rw"
     (tmp_path / "proc/self/mountinfo").write_text(f"30 22 0:26 / {root} rw - {kind}\n")
+    (tmp_path / "proc/meminfo").write_text("SwapFree: 0 kB\n")
     folder = root / "vs-tools/web/payload"
     folder.mkdir(parents=True)
     have = V1 if request.param == 1 else V2
@@ -176,6 +177,22 @@ def test_memory_in_use_is_what_cannot_be_reclaimed(group: Fake) -> None:
     (folder / "memory.stat").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
     (folder / "pids.current").write_text("7\n")
     assert made.usage() == Usage(15, 7)
+
+
+def test_memory_that_is_being_given_back_is_waited_for(group: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, have, _ = group
+    looks = iter([Usage(80 * MIB, 3), Usage(70 * MIB, 3), Usage(60 * MIB, 3)])
+    monkeypatch.setattr(live.Group, "usage", lambda _: next(looks))
+    assert made.objections(settings(Limits(rss=64), have), 0) == []
+    assert next(looks, None) is None
+
+
+def test_memory_that_stays_in_use_is_an_objection(group: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, have, _ = group
+    monkeypatch.setattr(live, "_COUNTED", 0.05)
+    monkeypatch.setattr(live.Group, "usage", lambda _: Usage(80 * MIB, 3))
+    (sentence,) = made.objections(settings(Limits(rss=64), have), 0)
+    assert f"80 MiB {CANNOT}" in sentence
 
 
 def test_swap_that_is_left_is_that_of_the_host_up_to_what_is_allowed(group: Fake, tmp_path: Path) -> None:

@@ -111,11 +111,7 @@ def _check_tmp(change: Change) -> None:
 def _check_usage(change: Change) -> None:
     if change.edits.force:
         return
-    group = live.Group(change.group)
-    current = group.read(change.plan.settings)
-    left = group.swap_left(change.after.limits.swap)
-    found = live.objections(current, change.plan.settings, group.usage(), left)
-    if found:
+    if found := live.Group(change.group).objections(change.plan.settings, change.after.limits.swap):
         raise Refused(f"guest {change.after.name}: {'; '.join(found)}", "--force tries it all the same")
 
 

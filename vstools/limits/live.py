@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vstools import log
 from vstools.errors import VsError
+from vstools.files import wait_until
 from vstools.limits import cgroups
 from vstools.limits.plan import MIB, PERIOD, Setting
 
@@ -25,6 +26,8 @@ first, so that the kernel reclaims before it kills.
 """
 _OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes", "cpu.max.burst", "cpu.cfs_burst_us"})
 _V1_NO_LIMIT = 1 << 62
+_COUNTED = 3.0
+"""Seconds until the kernel has counted the end of a process: it sums up every two seconds (mm/memcontrol.c)."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,21 @@ class Group:
         except OSError as error:
             why = "what is in use cannot be reclaimed" if error.errno == errno.EBUSY else error.strerror
             raise VsError(f"the kernel refuses {setting.key} {setting.value}: {why}") from error
+
+    def objections(self, wanted: tuple[Setting, ...], swap: int | None) -> list[str]:
+        """What would go wrong, as sentences, when these limits were set now, with ``swap`` MiB (None: without limit).
+
+        The kernel is given time to count what processes that just ended gave back.
+        """
+        current, left = self.read(wanted), self.swap_left(swap)
+        found: list[str] = []
+
+        def fits() -> bool:
+            found[:] = objections(current, wanted, self.usage(), left)
+            return not found
+
+        wait_until(fits, patience=_COUNTED, pause=0.1)
+        return found
 
     def usage(self) -> Usage:
         """What the guest uses now."""
