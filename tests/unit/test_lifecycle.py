@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from vstools.guest import Cpu, Limits
 from vstools.lifecycle import addresses, create, phases, removal, several
 from vstools.lifecycle.create import Request
 from vstools.lifecycle.host import settings
-from vstools.network import devices
+from vstools.network import devices, kernel
 from vstools.paths import STAGED, Paths
 
 from .made import below, guest, nic, saved
@@ -233,6 +234,23 @@ def test_the_record_of_a_start_comes_back_as_it_was_written(host: Paths) -> None
     assert phases.read_record(host, "web") == record
     (folder / "record").write_text('{"token": "to')
     assert phases.read_record(host, "web") is None
+
+
+def test_of_two_guests_that_leave_a_vlan_at_once_the_second_is_the_last(
+    host: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[tuple[str, ...]] = []
+    monkeypatch.setattr(kernel, "drop_vlans", dropped.append)
+    record = phases.Record("token", "vs10000", "vs-tools/web", vlans=("eth0.2", "eth0.3"))
+    for name in ("web", "db"):
+        host.runtime_of(name).mkdir(parents=True)
+        phases.write_record(host, name, record)
+    phases.leave_vlans(host, "web", record, replace(record, vlans=("eth0.3",)))
+    phases.leave_vlans(host, "db", record, replace(record, vlans=()))
+    assert dropped == [(), ("eth0.2",)]
+    assert phases.read_record(host, "db") == replace(record, vlans=())
+    phases.leave_vlans(host, "web", record, replace(record, vlans=()))
+    assert dropped[2:] == [("eth0.2", "eth0.3")]
 
 
 def ordered(paths: Paths, names: tuple[str, ...], *, backwards: bool = False) -> list[set[str]]:

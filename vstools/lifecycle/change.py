@@ -165,14 +165,14 @@ def _ask(paths: Paths, wanted: Change) -> None:
         if record is None or not fresh:
             addresses.check_wire(wanted.links, wanted.added)
             return
-        phases.write_record(paths, name, phases.and_links(record, fresh))
+        both = phases.and_links(record, fresh)
+        phases.write_record(paths, name, both)
         try:
             with host_lock(paths, "links"):
                 kernel.make_vlans(fresh)
             addresses.check_wire(wanted.links, wanted.added)
         except BaseException:
-            phases.drop_vlans(paths, name, tuple(link.vlan_device for link in fresh))
-            phases.write_record(paths, name, record)
+            phases.leave_vlans(paths, name, both, record)
             raise
 
 
@@ -256,5 +256,4 @@ def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
         checkpoint("change:firewall")
         mend.mend(record.netns, links, tuple(key for key in both.names if key not in now.names))
     presence.check_ipv6(record.netns, links, wait=True)
-    phases.drop_vlans(paths, name, tuple(vlan for vlan in both.vlans if vlan not in now.vlans))
-    phases.write_record(paths, name, now)
+    phases.leave_vlans(paths, name, both, now)

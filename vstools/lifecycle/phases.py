@@ -339,7 +339,8 @@ def undo(paths: Paths, name: str) -> None:
         checkpoint("stop:post-stop")
         kernel.disconnect(record.netns, record.host_names, record.names)
         checkpoint("stop:links")
-        drop_vlans(paths, name, record.vlans)
+        if record.vlans:
+            leave_vlans(paths, name, record, replace(record, vlans=()))
         checkpoint("stop:vlans")
     for where in ("sys", "tmp"):
         mounts.unmount(runtime / where)
@@ -353,16 +354,20 @@ def undo(paths: Paths, name: str) -> None:
     _drop(runtime)
 
 
-def drop_vlans(paths: Paths, name: str, vlans: tuple[str, ...]) -> None:
-    """Delete those VLAN devices that no other started guest has in its record, which is written before the lock."""
+def leave_vlans(paths: Paths, name: str, old: Record, new: Record) -> None:
+    """Write a started guest's new record, and delete those VLAN devices of the old one that no record has any more.
+
+    One lock for both: of two guests that leave a VLAN at once, the second finds itself the last. A guest that joins one
+    writes its record before it waits for the lock.
+    """
     from vstools.network import kernel
 
-    if not vlans:
-        return
+    left = [vlan for vlan in old.vlans if vlan not in new.vlans]
     with host_lock(paths, "links"):
         others = (read_record(paths, entry) for entry in os.listdir(paths.runtime) if entry != name)
         kept = {vlan for other in others if other is not None for vlan in other.vlans}
-        kernel.drop_vlans(tuple(vlan for vlan in vlans if vlan not in kept))
+        kernel.drop_vlans(tuple(vlan for vlan in left if vlan not in kept))
+        write_record(paths, name, new)
 
 
 def _drop(runtime: Path) -> None:

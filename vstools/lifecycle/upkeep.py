@@ -125,8 +125,7 @@ def mend_links(paths: Paths, name: str) -> None:
             local.ensure(paths, links, host.networks)
             mend.mend(record.netns, links, gone)
         presence.check_ipv6(record.netns, links, wait=True)
-        phases.drop_vlans(paths, name, tuple(vlan for vlan in both.vlans if vlan not in now.vlans))
-        phases.write_record(paths, name, now)
+        phases.leave_vlans(paths, name, both, now)
 
 
 def take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
