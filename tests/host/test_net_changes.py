@@ -383,3 +383,14 @@ def test_a_guest_that_spoils_its_hosts_file_keeps_nobody_from_changing_its_netwo
     assert (done.code, done.out) == (0, f"{SELF}:web:{NET}.20:up:up:up:up\n"), done
     assert "/etc/hosts" in done.err
     web.inside("web", "rmdir /etc/hosts")
+
+
+def test_links_that_come_up_with_another_address_have_its_rules(web: Host) -> None:
+    (web.guests / "web/interfaces/0/ip").write_text(f"{NET}.20\n")
+    assert net(web, "--vlan", "up") == [f"{NET}.20:up:up:up:up"]
+    assert net(web, "--check") == []
+    wait(lambda: answers(f"{NET}.20"))
+    net(web, "--fw", "down")
+    (web.guests / "web/interfaces/0/ip").write_text(f"{GUEST}\n")
+    assert net(web, "--vlan", "up") == [f"{GUEST}:up:up:down:down"]
+    wait(lambda: answers(GUEST))

@@ -71,7 +71,7 @@ def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None)
     With ``seconds`` all goes back unless it is confirmed. Raises Refused or BadFiles before anything changes.
     """
     with guest_lock(paths, name):
-        needed(paths, name)
+        netns = needed(paths, name).netns
         policy = filtering.policy(paths, name)
         if parts.vlan or parts.route:
             check_devices(paths, name)
@@ -83,6 +83,8 @@ def switch(paths: Paths, name: str, parts: Switches, seconds: int | None = None)
                 _load_rules(paths, name, policy, up=True)
             if parts.vlan or parts.route:
                 mend_links(paths, name)
+            if parts.vlan:  # its addresses may be others now
+                _load_rules(paths, name, policy, up=filtering.is_up(netns))
             if parts.vlan is False or parts.route is False:
                 take_down(paths, name, vlan=parts.vlan is False, route=parts.route is False)
             if parts.fw is False:
