@@ -68,7 +68,8 @@ def up(
     Hosts that the lab has already stay as they are and are switched on; `renew` makes those anew that were made from
     another state of the checkout or with other settings.
     """
-    machine.install_packages()
+    with locked(places, "packages"):
+        machine.install_packages()
     places.state.mkdir(parents=True, mode=0o700, exist_ok=True)
     identity.make_keys(places)
     ssh.write_config(places)

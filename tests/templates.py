@@ -1,5 +1,6 @@
 """Templates for guests in tests: Debian, made by vs-template once and kept, and one that starts in an instant."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -15,20 +16,26 @@ CACHE = Path("/var/cache/vs-tools/tests")
 
 
 def debian_template(distro: str) -> Path:
-    """The cached template of a suite."""
+    """The cached template of a suite; of tests that run side by side, one makes it."""
     recipe = zlib.crc32((REPO / "vstools/tree/bootstrap.py").read_bytes())
     archive = CACHE / f"{distro}-{recipe:08x}.tar.zst"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for old in CACHE.glob(f"{distro}-*.tar.zst"):
-            old.unlink()
-        with tempfile.TemporaryDirectory(prefix="vs-test-", dir="/var/tmp") as root:
-            outside = ["nsenter", f"--net={os.environ['VS_TOOLS_TESTS_NET']}"]  # packages come over the real network
-            subprocess.run(
-                [*outside, BIN / "vs-template", "--debootstrap", distro, "--file", archive],
-                env={**os.environ, "VS_TOOLS_ROOT": root}, check=True, timeout=1200,
-            )  # fmt: skip
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            _make_template(distro, archive)
     return archive
+
+
+def _make_template(distro: str, archive: Path) -> None:
+    for old in CACHE.glob(f"{distro}-*.tar.zst"):
+        old.unlink()
+    with tempfile.TemporaryDirectory(prefix="vs-test-", dir="/var/tmp") as root:
+        outside = ["nsenter", f"--net={os.environ['VS_TOOLS_TESTS_NET']}"]  # packages come over the real network
+        subprocess.run(
+            [*outside, BIN / "vs-template", "--debootstrap", distro, "--file", archive],
+            env={**os.environ, "VS_TOOLS_ROOT": root}, check=True, timeout=1200,
+        )  # fmt: skip
 
 
 def small_template(folder: Path) -> Path:

@@ -17,6 +17,8 @@ from lab.places import CHECKOUT, Places
 from tests.templates import debian_template
 
 HOSTS = ("vsh-00", "vsh-01", "vsh-02")
+OWN = CHECKOUT / os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Whose lab it is: tests that run side by side have one each."""
 KEEP = "VS_TOOLS_KEEP_LAB"  # set: the hosts stay up after the tests, for a look
 FIREWALL = "enable\nallow from any to icmp\nallow to any to all\n"
 TEMPLATES = "/var/lib/vservers/TEMPLATES"
@@ -91,7 +93,7 @@ def _say(line: str) -> None:
 @pytest.fixture(scope="session")
 def three_hosts() -> Iterator[Hosts]:
     """The pool, up for the whole session."""
-    places = Places.of()
+    places = Places.of(OWN)
     try:
         yield bring_up(places, len(HOSTS))
     finally:
@@ -102,7 +104,7 @@ def three_hosts() -> Iterator[Hosts]:
 @pytest.fixture(scope="session")
 def bookworm_host() -> Iterator[Hosts]:
     """A host that runs Debian 12, in a lab of its own beside the pool."""
-    places = Places.of(CHECKOUT / "bookworm")
+    places = Places.of(OWN / "bookworm")
     try:
         yield bring_up(places, 1, "bookworm")
     finally:
