@@ -9,7 +9,7 @@ from pathlib import Path
 from vstools.errors import VsError
 from vstools.files import wait_until
 
-_KNOWN = frozenset({"memory", "pids", "cpu"})
+_KNOWN = frozenset({"memory", "pids", "cpu", "io"})
 
 
 @dataclass(frozen=True)

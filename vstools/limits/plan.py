@@ -8,7 +8,7 @@ before its init runs, and a start fails when one of them is refused; ``live`` wr
 import os
 from dataclasses import dataclass
 
-from vstools.guest import Limits, Rlimit
+from vstools.guest import IoRate, Limits, Rlimit
 from vstools.limits.cgroups import Controllers
 
 PERIOD = 100_000  # microseconds, the kernel's default
@@ -21,7 +21,8 @@ V1_NONE = "-1"
 class Setting:
     """One file of the guest's cgroup: the tree (1 or 2) and controller it belongs to, its name and its content.
 
-    ``explicit`` is false where the kernel's own default is meant: LXC is not told, a running guest is.
+    ``explicit`` is false where the kernel's own default is meant: LXC is not told, a running guest is. ``device``: the
+    file has a line for each disk, and this is what follows the disk's MAJOR:MINOR.
     """
 
     version: int
@@ -29,11 +30,17 @@ class Setting:
     key: str
     value: str
     explicit: bool = True
+    device: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is written."""
+        return f"{self.device} {self.value}" if self.device else self.value
 
     @property
     def item(self) -> tuple[str, str]:
         """The same in LXC's configuration."""
-        return f"lxc.cgroup{'2' if self.version == 2 else ''}.{self.key}", self.value
+        return f"lxc.cgroup{'2' if self.version == 2 else ''}.{self.key}", self.text
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,17 @@ def quota(limits: Limits, cpus: int) -> int | None:
     return max(1000, limits.cpu.rate * cpus * PERIOD // limits.cpu.interval)
 
 
-def plan(limits: Limits, have: Controllers, cpus: int | None = None, most_files: int | None = None) -> Plan:
+def plan(
+    limits: Limits,
+    have: Controllers,
+    cpus: int | None = None,
+    most_files: int | None = None,
+    disk: str | None = None,
+) -> Plan:
     """Decide what to write for ``limits``.
 
     ``cpus`` is the host's number of CPUs: the share R/T is of all of them. ``most_files`` is fs.nr_open, which the
-    kernel lets no process pass, also where no limit is wanted.
+    kernel lets no process pass, also where no limit is wanted. ``disk``: MAJOR:MINOR of the disk with the guest's tree.
     """
     cpus = cpus or os.cpu_count() or 1
     settings: list[Setting] = []
@@ -96,7 +109,25 @@ def plan(limits: Limits, have: Controllers, cpus: int | None = None, most_files:
         missing.append(("swap", "swap is not enforced: this kernel does not count it"))
     if limits.disk is not None:
         missing.append(("disk", "disk is not enforced: a plain directory has no quota"))
+    settings += _io(limits.io_rate, have, disk)
+    if limits.io_rate is not None and not _io(limits.io_rate, have, disk):
+        missing.append(("io_rate", f"io-rate is not enforced: {_io_fault(have)}"))
     return Plan(tuple(settings), tuple(missing), tuple((n, _capped(n, r, most_files)) for n, r in limits.rlimits))
+
+
+def _io(rate: IoRate | None, have: Controllers, disk: str | None) -> list[Setting]:
+    """Bytes a second of one disk."""
+    if disk is None or "io" not in have.v2:
+        return []
+    wanted = rate or IoRate(None, None)
+    read, written = ("max" if mib is None else str(mib * MIB) for mib in (wanted.read, wanted.written))
+    return [Setting(2, "io", "io.max", f"rbps={read} wbps={written}", rate is not None, disk)]
+
+
+def _io_fault(have: Controllers) -> str:
+    if "io" in have.v2:
+        return "the guest's tree does not lie on one disk"
+    return "this kernel has no io controller"
 
 
 def _capped(name: str, limit: Rlimit, most_files: int | None) -> Rlimit:
