@@ -1,9 +1,11 @@
 """vs-limit --net-rate and --io-rate: bytes are counted on real links and a real disk, with the rate and without."""
 
 import json
+import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from wire import Machine, bridge, machine, sh
 
 from vstools.libc import network_namespace
 from vstools.network import rates
+from vstools.storage import disks
 
 GUEST = Path("/run/netns/vs60000")
 BOX = "/bin/busybox"
@@ -164,3 +167,55 @@ def test_a_change_of_rates_is_made_whole_or_not_at_all(host: Host, peer: Machine
     host.ok("vs-control", "--name", "web", "--start")
     assert "rate 80Mbit" in qdiscs()
     assert "rate 90Mbit" in sh("tc qdisc show dev vs60000.0")
+
+
+BLKIO = Path("/sys/fs/cgroup/blkio")
+needs_blkio = pytest.mark.skipif(
+    not (BLKIO / "blkio.throttle.read_bps_device").exists(), reason="this kernel throttles no disks by cgroup version 1"
+)
+
+
+def copy(host: Host, words: str) -> float:
+    """Seconds that a copy of 6 MiB past the page cache takes in the guest, by the guest's own clock."""
+    script = f"cd /root; s=$({BOX} cut -d ' ' -f 1 /proc/uptime); {BOX} dd bs=1M count=6 {words} || exit 1"
+    done = host.inside("web", f"{script}; echo $s; {BOX} cut -d ' ' -f 1 /proc/uptime")
+    assert done.code == 0, done
+    begun, ended = done.out.split()
+    return float(ended) - float(begun)
+
+
+WRITE, READ = "if=/dev/zero of=big oflag=direct", "if=big of=/dev/null iflag=direct"
+
+
+@needs_blkio
+def test_a_disk_is_read_and_written_no_faster_than_its_rate(host: Host, small: Path) -> None:
+    disk = disks.number(host.trees)
+    if disk is None:
+        pytest.skip("the guests' trees lie on no single disk here")
+    assert create(host, "web", 10, small, "--io-rate", "3/2", "--start").code == 0
+    assert 2 < copy(host, WRITE) < 12  # 3 s at 2 MiB/s
+    assert 1.3 < copy(host, READ) < 8
+    (row,) = json.loads(host.ok("vs-limit", "--name", "web", "--json"))
+    assert row["limits"]["io_rate"] == {"enforced": True}
+
+    # the guest's root mounts the tree of cgroups, and gains nothing
+    tried = attempts(host, "web", {
+        "own": f"{BOX} mkdir -p /root/c; {BOX} mount -t cgroup -o blkio none /root/c && {BOX} mkdir /root/c/own",
+        "lift": f"echo '{disk} 0' > /root/c/blkio.throttle.write_bps_device",
+    })  # fmt: skip
+    assert 0 not in tried.values(), tried
+    assert 2 < copy(host, WRITE) < 12
+
+    # lifted for reading while it runs, again after its own reboot; a stopped guest has it with its next start
+    host.ok("vs-limit", "--name", "web", "--io-rate", "inf/2")
+    assert copy(host, READ) < 1.3
+    host.ok("vs-limit", "--name", "web", "--io-rate", "inf")
+    assert copy(host, WRITE) < 2
+    host.ok("vs-limit", "--name", "web", "--io-rate", "3")
+    (file,) = BLKIO.glob(f"vs-tools-{zlib.crc32(os.fsencode(host.root)):08x}/web/payload/guest/*read_bps_device")
+    file.write_text(f"{disk} {7 << 20}")
+    (row,) = json.loads(host.ok("vs-limit", "--name", "web", "--json"))
+    assert row["limits"]["io_rate"] == {"enforced": True, "applied": {"read": 7, "written": 3}}
+    host.ok("vs-control", "--name", "web", "--stop")
+    host.ok("vs-control", "--name", "web", "--start")
+    assert file.read_text() == f"{disk} {3 << 20}\n"

@@ -6,7 +6,7 @@ import pytest
 
 from vstools import limits
 from vstools.guest import Cpu, IoRate, Limits, Rlimit
-from vstools.limits import Controllers
+from vstools.limits import Controllers, live
 
 ALL = frozenset({"memory", "pids", "cpu"})
 NONE = frozenset[str]()
@@ -229,3 +229,23 @@ def test_the_empty_cgroups_of_a_stopped_guest_go_and_nothing_else(tmp_path: Path
     assert (root / "vs-tools/db").is_dir()
     assert (root / "other").is_dir()
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_on_cgroup_v1_a_rate_is_written_on_the_guests_own_cgroup_by_a_hook(tmp_path: Path) -> None:
+    blkio = tmp_path / "blkio"
+    blkio.mkdir()
+    (blkio / "blkio.throttle.read_bps_device").write_text("")
+    proc = mountinfo(tmp_path / "proc", f"30 22 0:26 / {blkio} rw - cgroup cgroup rw,blkio")
+    have = limits.controllers(proc)
+    assert have == Controllers(NONE, frozenset({"blkio"}))
+    plan = limits.plan(Limits(io_rate=IoRate(None, 2)), have, disk="8:0")
+    assert (plan.items, plan.unenforced) == ((), ())
+    own = f"{blkio}/vs-tools/web/payload/guest"
+    assert live.Group("vs-tools/web/payload", proc).hooks(plan.settings) == (
+        (
+            "lxc.hook.start-host",
+            f"/bin/sh -c 'chown 0:0 {own} && echo 8:0 2097152 > {own}/blkio.throttle.write_bps_device'",
+        ),
+    )
+    (blkio / "blkio.throttle.read_bps_device").unlink()
+    assert limits.controllers(proc) == Controllers(NONE, NONE)

@@ -186,6 +186,14 @@ def test_a_disks_rates_are_a_line_among_those_of_other_disks(disk: str, value: s
     assert live.with_values(other, found) == setting
 
 
+@pytest.mark.parametrize(("text", "found"), [("8:0 4096\n253:1 1\n", 4096), ("253:1 1\n", INF), ("", INF)])
+def test_on_v1_a_rate_of_0_is_none(text: str, found: float) -> None:
+    setting = Setting(1, "blkio", "blkio.throttle.read_bps_device", "0", device="8:0")
+    assert live.held(setting, text) == (found,)
+    assert live.wanted_of(setting) == (INF,)
+    assert live.with_values(setting, (found,)).text == ("8:0 0" if found == INF else "8:0 4096")
+
+
 def test_memory_in_use_is_what_cannot_be_reclaimed(group: Fake) -> None:
     made, have, folder = group
     lines = {"anon": 1, "file": 1000, "shmem": 2, "slab_unreclaimable": 4, "slab_reclaimable": 1000, "pagetables": 8}

@@ -8,6 +8,16 @@ from vstools.paths import Paths
 from vstools.storage import disks
 
 
+def items(paths: Paths, guest: Guest, cgroup: str) -> tuple[tuple[str, str], ...]:
+    """The items of LXC's configuration for a guest whose cgroups lie below ``cgroup``."""
+    plan = limits.of_this_host(guest.limits, disks.number(paths.tree_of(guest.name)))
+    if not any(setting.inner and setting.explicit for setting in plan.settings):
+        return plan.items
+    from vstools.limits import live
+
+    return (*plan.items, *live.Group(f"{cgroup}/payload").hooks(plan.settings))
+
+
 def of(paths: Paths, guest: Guest) -> limits.Plan:
     """The plan for a guest on this host. The network's part of it is carried by the guest's links."""
     plan = limits.of_this_host(guest.limits, disks.number(paths.tree_of(guest.name)))

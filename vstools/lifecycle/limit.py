@@ -25,7 +25,6 @@ _MIB = 1 << 20
 _CONTENT = {
     "memory.max": "rss", "memory.limit_in_bytes": "rss", "memory.swap.max": "swap", "pids.max": "proc",
     "cpu.max": "cpu", "cpu.cfs_quota_us": "cpu", "cpu.max.burst": "burst", "cpu.cfs_burst_us": "burst",
-    "io.max": "io_rate",
 }  # fmt: skip
 """Files of the kernel that say a limit of ours."""
 _TOLD = ("rss", "disk", "tmpfs", "proc", "cpu", "burst", "swap", "net_rate", "io_rate")
@@ -217,10 +216,14 @@ def _applied(guest: Guest, plan: limits.Plan, record: phases.Record, tmp: Path) 
     for setting in plan.settings:
         what = _CONTENT.get(setting.key)
         values = current.get(setting.key)
-        wanted = live.wanted_of(setting)
-        if what is None or values is None or (values == wanted if setting.device else values[0] == wanted[0]):
+        if what is None or values is None or values[0] == live.wanted_of(setting)[0]:
             continue
         found[what] = _in_units(what, values)
+    disk = tuple(setting for setting in plan.settings if setting.device)
+    has = [value for setting in disk for value in current.get(setting.key, ())]
+    if has != [value for setting in disk for value in live.wanted_of(setting)]:
+        read, written = (*(None if value == float("inf") else int(value) // _MIB for value in has), None, None)[:2]
+        found["io_rate"] = {"read": read, "written": written}
     size = mounts.tmp_size(tmp)
     if size is not None and size != (guest.limits.tmpfs or 0) * _MIB:
         found["tmpfs"] = size // _MIB or None
@@ -240,9 +243,6 @@ def _applied_rate(links: tuple[Link, ...], netns: str) -> dict[str, object]:
 
 
 def _in_units(what: str, values: tuple[float, ...]) -> object:
-    if what == "io_rate":
-        read, written = (None if value == float("inf") else int(value) // _MIB for value in values)
-        return {"read": read, "written": written}
     if what == "cpu":
         return live.share(values, os.cpu_count() or 1)
     if values[0] == float("inf"):

@@ -216,7 +216,7 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
 
 def write_lxc_config(paths: Paths, guest: Guest, record: Record) -> None:
     """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
-    items = bounds.of(paths, guest).items
+    items = bounds.items(paths, guest, record.cgroup)
     around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items)
     lxc.write_config(paths, guest, around)
 

@@ -1,6 +1,7 @@
 """A running guest's limits in the kernel: what they are, what they would hit, and changing them all or none."""
 
 import errno
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +16,18 @@ Number = float
 Content = dict[str, tuple[Number, ...]]
 """File -> its numbers; no limit is infinity."""
 
+_DISK = ("io.max", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
 _RAISED = (
     "memory.swap.max", "memory.max", "memory.high", "memory.memsw.limit_in_bytes", "memory.limit_in_bytes", "pids.max",
-    "cpu.cfs_period_us", "cpu.max", "cpu.cfs_quota_us", "cpu.max.burst", "cpu.cfs_burst_us", "io.max",
+    "cpu.cfs_period_us", "cpu.max", "cpu.cfs_quota_us", "cpu.max.burst", "cpu.cfs_burst_us", *_DISK,
 )  # fmt: skip
 """The order in which files are written that get larger; those that get smaller follow in the opposite one.
 
 v1 never lets memory pass memory and swap, and no kernel lets the burst pass the quota. On v2 memory.high goes down
 first, so that the kernel reclaims before it kills.
 """
-_OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes", "cpu.max.burst", "cpu.cfs_burst_us", "io.max"})
+_OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes", "cpu.max.burst", "cpu.cfs_burst_us", *_DISK})
+_INNER = "guest"  # lxc.cgroup.dir.container.inner
 _V1_NO_LIMIT = 1 << 62
 _COUNTED = 3.0
 """Seconds until the kernel has counted the end of a process: it sums up every two seconds (mm/memcontrol.c)."""
@@ -50,6 +53,8 @@ def held(setting: Setting, text: str) -> tuple[Number, ...]:
         return numbers(text)
     lines = (line.partition(" ") for line in text.splitlines())
     rest = next((rest for device, _, rest in lines if device == setting.device), "")
+    if setting.version == 1:
+        return (int(rest or 0) or float("inf"),)
     values = dict(word.split("=", 1) for word in rest.split())
     return numbers(" ".join(values.get(word.partition("=")[0], "max") for word in setting.value.split()))
 
@@ -80,7 +85,19 @@ class Group:
 
     def path(self, setting: Setting) -> Path:
         """The file of a setting."""
-        return self._homes[setting.version, setting.controller] / self.name / setting.key
+        home = self._homes[setting.version, setting.controller] / self.name
+        return (home / _INNER if setting.inner else home) / setting.key
+
+    def hooks(self, settings: tuple[Setting, ...]) -> tuple[tuple[str, str], ...]:
+        """LXC's item that writes what belongs to the guest's own cgroup, before its init runs.
+
+        The guest's root may mount version 1's trees. The cgroup becomes the host's, so that it makes none below it.
+        """
+        inner = [setting for setting in settings if setting.inner and setting.explicit]
+        if not inner:
+            return ()
+        words = [f"chown 0:0 {self.path(inner[0]).parent}", *(f"echo {one.text} > {self.path(one)}" for one in inner)]
+        return (("lxc.hook.start-host", f"/bin/sh -c '{' && '.join(words)}'"),)
 
     def read(self, settings: tuple[Setting, ...]) -> Content:
         """What the kernel has; a file that is not there is left out."""
@@ -118,6 +135,8 @@ class Group:
         path = self.path(setting)
         log.debug(f"{path} <- {setting.text}")
         try:
+            if setting.inner:
+                self._take(path.parent)
             with path.open("r+") as handle:
                 handle.write(setting.text)
         except FileNotFoundError:
@@ -127,6 +146,12 @@ class Group:
         except OSError as error:
             why = "what is in use cannot be reclaimed" if error.errno == errno.EBUSY else error.strerror
             raise VsError(f"the kernel refuses {setting.key} {setting.text}: {why}") from error
+
+    def _take(self, folder: Path) -> None:
+        """Let nobody but the host make cgroups below the guest's own; those that are there go with the guest."""
+        os.chown(folder, 0, 0)
+        if any(entry.is_dir(follow_symlinks=False) for entry in os.scandir(folder)):
+            log.warn(f"{self.name}: the guest's root has cgroups of its own, which are held from its next start on")
 
     def objections(self, wanted: tuple[Setting, ...], swap: int | None) -> list[str]:
         """What would go wrong, as sentences, when these limits were set now, with ``swap`` MiB (None: without limit).
@@ -176,9 +201,9 @@ class Group:
 
 def with_values(setting: Setting, values: tuple[Number, ...]) -> Setting:
     """The setting with other numbers, as the kernel writes them."""
-    none = "max" if setting.version == 2 or setting.controller == "pids" else "-1"
+    none = {"pids": "max", "blkio": "0"}.get(setting.controller, "max" if setting.version == 2 else "-1")
     words = [none if value == float("inf") else str(int(value)) for value in values]
-    if setting.device:
+    if setting.version == 2 and setting.device:
         words = [f"{word.partition('=')[0]}={value}" for word, value in zip(setting.value.split(), words, strict=True)]
     return replace(setting, value=" ".join(words), explicit=True)
 

@@ -33,6 +33,11 @@ class Setting:
     device: str = ""
 
     @property
+    def inner(self) -> bool:
+        """Whether the file is that of the cgroup that the guest itself lives in: v1's blkio knows no hierarchy."""
+        return self.controller == "blkio"
+
+    @property
     def text(self) -> str:
         """What is written."""
         return f"{self.device} {self.value}" if self.device else self.value
@@ -55,7 +60,7 @@ class Plan:
     def items(self) -> tuple[tuple[str, str], ...]:
         """LXC's configuration items."""
         rlimits = ((f"lxc.prlimit.{name}", _prlimit(limit)) for name, limit in self.rlimits)
-        return (*(setting.item for setting in self.settings if setting.explicit), *rlimits)
+        return (*(setting.item for setting in self.settings if setting.explicit and not setting.inner), *rlimits)
 
     @property
     def unenforced(self) -> tuple[str, ...]:
@@ -117,15 +122,21 @@ def plan(
 
 def _io(rate: IoRate | None, have: Controllers, disk: str | None) -> list[Setting]:
     """Bytes a second of one disk."""
-    if disk is None or "io" not in have.v2:
-        return []
     wanted = rate or IoRate(None, None)
-    read, written = ("max" if mib is None else str(mib * MIB) for mib in (wanted.read, wanted.written))
-    return [Setting(2, "io", "io.max", f"rbps={read} wbps={written}", rate is not None, disk)]
+    if disk is not None and "io" in have.v2:
+        read, written = ("max" if mib is None else str(mib * MIB) for mib in (wanted.read, wanted.written))
+        return [Setting(2, "io", "io.max", f"rbps={read} wbps={written}", rate is not None, disk)]
+    if disk is not None and "blkio" in have.v1:
+        pairs = (("read", wanted.read), ("write", wanted.written))
+        return [
+            Setting(1, "blkio", f"blkio.throttle.{what}_bps_device", str((mib or 0) * MIB), mib is not None, disk)
+            for what, mib in pairs
+        ]
+    return []
 
 
 def _io_fault(have: Controllers) -> str:
-    if "io" in have.v2:
+    if "io" in have.v2 or "blkio" in have.v1:
         return "the guest's tree does not lie on one disk"
     return "this kernel has no io controller"
 
