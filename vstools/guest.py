@@ -15,6 +15,7 @@ CONTEXT_MIN, CONTEXT_MAX = 2, 65534
 MIB_MAX = (1 << 43) - 1
 RLIMIT_MAX = (1 << 63) - 1
 BURST_MAX = 10**9
+NET_RATE_MAX = 34_359  # Mbit/s: a token bucket of the kernel counts bytes a second in 32 bits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RESERVED = ("TEMPLATES",)
 
@@ -102,11 +103,38 @@ class Rlimit:
 
 
 @dataclass(frozen=True)
+class NetRate:
+    """Mbit/s (10^6 bits) that each link of a guest may send and receive. None: no limit."""
+
+    sent: int | None
+    received: int | None
+
+    def __str__(self) -> str:
+        return _pair(self.sent, self.received)
+
+
+@dataclass(frozen=True)
+class IoRate:
+    """MiB/s that a guest may read from its disk and write to it. None: no limit."""
+
+    read: int | None
+    written: int | None
+
+    def __str__(self) -> str:
+        return _pair(self.read, self.written)
+
+
+def _pair(one: int | None, other: int | None) -> str:
+    return "/".join("inf" if value is None else str(value) for value in (one, other))
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a guest may use: MiB (rss, disk, tmpfs), a count (proc), a share (cpu). None: no limit.
 
     ``burst``: milliseconds of CPU time that it may save up beyond its share. ``swap``: MiB beside rss, 0 by itself.
-    ``rlimits``: limits of each of its processes, in the kernel's units, sorted by name.
+    ``rlimits``: limits of each of its processes, in the kernel's units, sorted by name. A rate with no limit in either
+    direction is None.
     """
 
     rss: int | None = None
@@ -117,6 +145,8 @@ class Limits:
     burst: int | None = None
     swap: int | None = 0
     rlimits: tuple[tuple[str, Rlimit], ...] = ()
+    net_rate: NetRate | None = None
+    io_rate: IoRate | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +210,27 @@ def parse_burst(text: str) -> int | None:
     if number is not None and number > BURST_MAX:
         raise ValueError(f"{text!r} milliseconds are past what can be saved up ({BURST_MAX})")
     return number
+
+
+def parse_net_rate(text: str) -> NetRate | None:
+    """``OUT[/IN]`` in Mbit/s, one number for both, ``inf`` for none; raises ValueError with a sentence."""
+    sent, received = _parse_pair(text, NET_RATE_MAX, "Mbit/s")
+    return None if sent is received is None else NetRate(sent, received)
+
+
+def parse_io_rate(text: str) -> IoRate | None:
+    """``READ[/WRITE]`` in MiB/s, one number for both, ``inf`` for none; raises ValueError with a sentence."""
+    read, written = _parse_pair(text, MIB_MAX, "MiB/s")
+    return None if read is written is None else IoRate(read, written)
+
+
+def _parse_pair(text: str, most: int, unit: str) -> tuple[int | None, int | None]:
+    one, slash, other = text.partition("/")
+    values = [parse_limit(one), parse_limit(other if slash else one)]
+    for value in values:
+        if value is not None and value > most:
+            raise ValueError(f"{value} {unit} is past what a kernel counts ({most})")
+    return values[0], values[1]
 
 
 def parse_rlimit(text: str) -> tuple[str, Rlimit]:

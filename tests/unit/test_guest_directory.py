@@ -13,7 +13,7 @@ from vstools.config import guests, registry, values
 from vstools.config import limits as limits_files
 from vstools.config.text import Faults
 from vstools.errors import BadFiles, Refused
-from vstools.guest import Cpu, Guest, Limits, Nic, Rlimit
+from vstools.guest import Cpu, Guest, IoRate, Limits, NetRate, Nic, Rlimit
 from vstools.paths import STAGED, Paths
 
 from .made import DATA, below, guest, nic, saved, written
@@ -105,6 +105,8 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a share of another length": ({"limits": replace(CRIT, cpu=Cpu(9, 20))}, {"sched/interval"}),
     "no share": ({"limits": replace(CRIT, cpu=None)}, {"sched/fill-rate", "sched/interval"}),
     "no burst": ({"limits": replace(CRIT, burst=None)}, {"sched/tokens-max"}),
+    "a rate of its links": ({"limits": replace(CRIT, net_rate=NetRate(10, None))}, {"rates/net-sent"}),
+    "a rate of its disk": ({"limits": replace(CRIT, io_rate=IoRate(1, 2))}, {"rates/io-read", "rates/io-written"}),
     "some swap": ({"limits": replace(CRIT, swap=64)}, {"rlimits/swap"}),
     "more files": ({"limits": replace(CRIT, rlimits=(AS, ("nofile", Rlimit(9, 9))))}, {"rlimits/nofile"}),
     "files up to a hard limit": (

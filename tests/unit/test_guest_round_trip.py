@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vstools.config import guests
 from vstools.config.text import Faults
-from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, RLIMITS, Cpu, Guest, Limits, Nic, Rlimit
+from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, RLIMITS, Cpu, Guest, IoRate, Limits, NetRate, Nic, Rlimit
 from vstools.paths import Paths
 
 from .made import saved, written
@@ -18,6 +18,7 @@ DOMAINS = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
 MACS = st.binary(min_size=5, max_size=5).map(lambda tail: ":".join(f"{byte:02x}" for byte in b"\x02" + tail))
 MIB = st.one_of(st.none(), st.integers(1, 1 << 20), st.integers(1, (1 << 43) - 1))
 SHARES = st.integers(1, 10**9 - 1).flatmap(lambda t: st.integers(1, t).map(lambda r: Cpu(r, t)))
+MBIT = st.one_of(st.none(), st.integers(1, 34_359))
 SIZES = st.one_of(st.none(), st.integers(0, 1 << 50).map(lambda pages: pages * 4096))
 RLIMIT = st.tuples(SIZES, SIZES).map(lambda pair: Rlimit(*pair)).filter(lambda limit: limit.is_possible)
 LIMITS = st.builds(
@@ -28,6 +29,8 @@ LIMITS = st.builds(
     proc=MIB,
     cpu=st.one_of(st.none(), SHARES),
     burst=st.one_of(st.none(), st.integers(1, 10**9)),
+    net_rate=st.one_of(st.none(), st.builds(NetRate, MBIT, MBIT).filter(lambda rate: rate != NetRate(None, None))),
+    io_rate=st.one_of(st.none(), st.builds(IoRate, MIB, MIB).filter(lambda rate: rate != IoRate(None, None))),
     swap=st.one_of(st.just(0), MIB),
     rlimits=st.dictionaries(st.sampled_from(list(RLIMITS)), RLIMIT, max_size=4).map(lambda d: tuple(sorted(d.items()))),
 )

@@ -10,6 +10,7 @@ from vstools import limits
 from vstools.config import guests
 from vstools.guest import Cpu, Limits, Rlimit
 from vstools.limits import Controllers
+from vstools.network import rates
 from vstools.paths import Paths
 
 from .made import below, guest, saved
@@ -24,6 +25,7 @@ def web(as_root: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A stopped guest with the slide's limits, on a host of two CPUs that can enforce them."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(limits, "controllers", lambda: Controllers(ALL, NONE))
+    monkeypatch.setattr(rates, "lacking", frozenset)
     saved(as_root, guest(limits=Limits(rss=128, disk=1024, tmpfs=16, proc=150, cpu=Cpu(9, 10))))
     return as_root
 
@@ -110,6 +112,13 @@ def test_limits_are_saved_and_inf_lifts_them(web: Paths, capsys: pytest.CaptureF
         (("--rlimit", "rss=5"), "--rss"),
         (("--nofile", "5", "--rlimit", "nofile=6"), "given twice"),
         (("--nofile", "many"), "--nofile: "),
+        (("--net-rate", "0"), "--net-rate: '0' is not a whole number of at least 1, nor inf"),
+        (("--net-rate", "10mbit"), "--net-rate: "),
+        (("--net-rate", "10/"), "--net-rate: '' is not"),
+        (("--net-rate", "10/20/30"), "--net-rate: '20/30' is not"),
+        (("--net-rate", "34360"), "--net-rate: 34360 Mbit/s is past what a kernel counts (34359)"),
+        (("--io-rate", "-1/5"), "--io-rate: '-1' is not"),
+        (("--io-rate", "1/8796093022208"), "--io-rate: "),
         (("--force",), "--force goes with a limit"),
         (("--dry-run",), "--dry-run goes with a limit"),
         (("--json", "--table"), "contradict"),
@@ -158,12 +167,50 @@ def test_json_has_the_words_of_the_line_and_numbers(web: Paths, capsys: pytest.C
     assert (row["burst"], row["swap"], row["rlimits"], row["enforced"]) == (None, 0, {}, True)
 
 
+@pytest.mark.parametrize(
+    ("text", "files", "told"),
+    [
+        ("10", {"one": "10\n", "other": "10\n"}, (10, 10)),
+        ("10/20", {"one": "10\n", "other": "20\n"}, (10, 20)),
+        ("inf/20", {"other": "20\n"}, (None, 20)),
+        ("10/inf", {"one": "10\n"}, (10, None)),
+        ("inf", {}, None),
+        ("inf/inf", {}, None),
+    ],
+)
+def test_rates_are_a_file_for_each_direction(
+    web: Paths,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    files: dict[str, str],
+    told: tuple[int | None, ...] | None,
+) -> None:
+    said(capsys, "vs-limit", "--name", "web", "--net-rate", "5", "--io-rate", "5")
+    status, out, err = said(capsys, "vs-limit", "--name", "web", "--net-rate", text, "--io-rate", text)
+    assert (status, out) == (0, [f"{HOST}:web:128:1024:16:150:9/10"]), err
+    names = {"net-sent": "one", "net-received": "other", "io-read": "one", "io-written": "other"}
+    found = {path.name: path.read_text() for path in (web.guests / "web/rates").iterdir()}
+    assert found == {name: files[key] for name, key in names.items() if key in files}
+    (row,) = json.loads("\n".join(said(capsys, "vs-limit", "--name", "web", "--json")[1]))
+    for key, words in (("net_rate", ("sent", "received")), ("io_rate", ("read", "written"))):
+        assert row[key] == (None if told is None else dict(zip(words, told, strict=True)))
+
+
+def test_a_rate_of_a_disk_that_cannot_be_held_is_saved_and_said(web: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = said(capsys, "vs-limit", "--name", "web", "--io-rate", "5/6")
+    assert (status, len(err)) == (0, 1)
+    assert "io-rate is not enforced: this kernel has no io controller" in err[0]
+    (row,) = json.loads("\n".join(said(capsys, "vs-limit", "--name", "web", "--json")[1]))
+    assert row["io_rate"] == {"read": 5, "written": 6}
+    assert row["limits"]["io_rate"]["enforced"] is False
+
+
 def test_a_table_for_people(web: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     said(capsys, "vs-limit", "--name", "web", "--proc", "inf")
     _, out, _ = said(capsys, "vs-limit", "--name", "web", "--table")
     assert [line.split()[1:] for line in out] == [
-        ["GUEST", "RSS", "DISK", "TMPFS", "PROC", "CPU"],
-        ["web", "128", "1024", "16", "inf", "9/10"],
+        ["GUEST", "RSS", "DISK", "TMPFS", "PROC", "CPU", "NET_RATE", "IO_RATE"],
+        ["web", "128", "1024", "16", "inf", "9/10", "inf", "inf"],
     ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vstools import limits
-from vstools.guest import Cpu, Limits, Rlimit
-from vstools.limits import Controllers
+from vstools.guest import Cpu, IoRate, Limits, Rlimit
+from vstools.limits import Controllers, live
 
 ALL = frozenset({"memory", "pids", "cpu"})
 NONE = frozenset[str]()
@@ -73,6 +73,27 @@ def test_what_a_kernel_cannot_limit_is_said_and_not_written() -> None:
 
 def test_a_guest_without_limits_gets_none_and_hears_nothing() -> None:
     assert said(limits.plan(Limits(), Controllers(ALL, NONE))) == ((), ())
+
+
+IO = Controllers(frozenset({"io"}), NONE)
+
+
+@pytest.mark.parametrize(
+    ("rate", "have", "disk", "items", "sentence"),
+    [
+        (IoRate(1, 20), IO, "8:0", ("8:0 rbps=1048576 wbps=20971520",), None),
+        (IoRate(None, 20), IO, "8:0", ("8:0 rbps=max wbps=20971520",), None),
+        (None, IO, "8:0", (), None),
+        (IoRate(1, 1), IO, None, (), "io-rate is not enforced: the guest's tree does not lie on one disk"),
+        (IoRate(1, 1), Controllers(NONE, NONE), "8:0", (), "io-rate is not enforced: this kernel has no io controller"),
+    ],
+)
+def test_a_rate_is_bytes_a_second_of_the_disk_below_the_tree(
+    rate: IoRate | None, have: Controllers, disk: str | None, items: tuple[str, ...], sentence: str | None
+) -> None:
+    plan = limits.plan(Limits(io_rate=rate), have, disk=disk)
+    assert plan.items == tuple(("lxc.cgroup2.io.max", text) for text in items)
+    assert plan.unenforced == (() if sentence is None else (sentence,))
 
 
 @pytest.mark.parametrize(("rss", "high"), [(1, 1), (8, 8), (9, 8), (32, 31), (1024, 992)])
@@ -170,7 +191,7 @@ def test_controllers_of_a_v2_host_are_those_that_its_root_has(tmp_path: Path) ->
         "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw",
         f"30 22 0:26 / {unified} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate",
     )
-    assert limits.controllers(proc) == Controllers(ALL, NONE)
+    assert limits.controllers(proc) == Controllers(ALL | {"io"}, NONE)
 
 
 def test_controllers_of_a_hybrid_host_are_those_of_both_kinds(tmp_path: Path) -> None:
@@ -208,3 +229,23 @@ def test_the_empty_cgroups_of_a_stopped_guest_go_and_nothing_else(tmp_path: Path
     assert (root / "vs-tools/db").is_dir()
     assert (root / "other").is_dir()
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_on_cgroup_v1_a_rate_is_written_on_the_guests_own_cgroup_by_a_hook(tmp_path: Path) -> None:
+    blkio = tmp_path / "blkio"
+    blkio.mkdir()
+    (blkio / "blkio.throttle.read_bps_device").write_text("")
+    proc = mountinfo(tmp_path / "proc", f"30 22 0:26 / {blkio} rw - cgroup cgroup rw,blkio")
+    have = limits.controllers(proc)
+    assert have == Controllers(NONE, frozenset({"blkio"}))
+    plan = limits.plan(Limits(io_rate=IoRate(None, 2)), have, disk="8:0")
+    assert (plan.items, plan.unenforced) == ((), ())
+    own = f"{blkio}/vs-tools/web/payload/guest"
+    assert live.Group("vs-tools/web/payload", proc).hooks(plan.settings) == (
+        (
+            "lxc.hook.start-host",
+            f"/bin/sh -c 'chown 0:0 {own} && echo 8:0 2097152 > {own}/blkio.throttle.write_bps_device'",
+        ),
+    )
+    (blkio / "blkio.throttle.read_bps_device").unlink()
+    assert limits.controllers(proc) == Controllers(NONE, NONE)

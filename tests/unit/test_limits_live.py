@@ -169,6 +169,31 @@ def test_a_file_that_this_kernel_lacks_is_missed_only_where_it_is_needed(group: 
         made.put(settings(Limits(cpu=Cpu(1, 2), burst=5), have))
 
 
+IO_MAX = "8:0 rbps=1048576 wbps=max riops=max wiops=max\n253:1 rbps=max wbps=2097152 riops=max wiops=max\n"
+
+
+@pytest.mark.parametrize(
+    ("disk", "value", "found"),
+    [("8:0", "1048576 max", (MIB, INF)), ("253:1", "max 2097152", (INF, 2 * MIB)), ("8:16", "max max", (INF, INF))],
+)
+def test_a_disks_rates_are_a_line_among_those_of_other_disks(disk: str, value: str, found: tuple[float, ...]) -> None:
+    read, written = value.split()
+    setting = Setting(2, "io", "io.max", f"rbps={read} wbps={written}", device=disk)
+    assert live.held(setting, IO_MAX) == live.wanted_of(setting) == found
+    other = replace(setting, value="rbps=4096 wbps=4096")
+    assert live.write_order({"io.max": live.held(setting, IO_MAX)}, (setting,)) == []
+    assert live.write_order({"io.max": live.held(other, IO_MAX)}, (other,)) == [other]
+    assert live.with_values(other, found) == setting
+
+
+@pytest.mark.parametrize(("text", "found"), [("8:0 4096\n253:1 1\n", 4096), ("253:1 1\n", INF), ("", INF)])
+def test_on_v1_a_rate_of_0_is_none(text: str, found: float) -> None:
+    setting = Setting(1, "blkio", "blkio.throttle.read_bps_device", "0", device="8:0")
+    assert live.held(setting, text) == (found,)
+    assert live.wanted_of(setting) == (INF,)
+    assert live.with_values(setting, (found,)).text == ("8:0 0" if found == INF else "8:0 4096")
+
+
 def test_memory_in_use_is_what_cannot_be_reclaimed(group: Fake) -> None:
     made, have, folder = group
     lines = {"anon": 1, "file": 1000, "shmem": 2, "slab_unreclaimable": 4, "slab_reclaimable": 1000, "pagetables": 8}

@@ -17,7 +17,9 @@ from vstools.guest import (
     parse_cpu,
     parse_device,
     parse_domain,
+    parse_io_rate,
     parse_limit,
+    parse_net_rate,
     parse_rlimit,
     parse_swap,
 )
@@ -61,6 +63,14 @@ def create(
     ] = None,
     swap: Annotated[str | None, typer.Option("--swap", help="swap beside --rss, 0 by itself", metavar="MIB")] = None,
     nofile: Annotated[str | None, typer.Option("--nofile", help="open files of each process", metavar="N")] = None,
+    net_rate: Annotated[
+        str | None,
+        typer.Option("--net-rate", help="Mbit/s that each link sends and receives", metavar="OUT[/IN]"),
+    ] = None,
+    io_rate: Annotated[
+        str | None,
+        typer.Option("--io-rate", help="MiB/s read from and written to the disk", metavar="READ[/WRITE]"),
+    ] = None,
     ssh_key: Annotated[
         list[str] | None,
         typer.Option("--ssh-key", help="public key for root, or a file of them (repeatable)", metavar="KEY"),
@@ -86,6 +96,10 @@ def create(
         limits["burst"] = _parse("--burst", parse_burst, burst)
     if swap is not None:
         limits["swap"] = _parse("--swap", parse_swap, swap)
+    if net_rate is not None:
+        limits["net_rate"] = _parse("--net-rate", parse_net_rate, net_rate)
+    if io_rate is not None:
+        limits["io_rate"] = _parse("--io-rate", parse_io_rate, io_rate)
     if nofile is not None:
         limits["rlimits"] = (_parse("--nofile", parse_rlimit, f"nofile={nofile}"),)
     if cpu is not None:

@@ -1,7 +1,8 @@
 """vs-limit: what guests may use, shown and changed while they run."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vstools.lifecycle.limit import Edits
 
 LINE = ("rss", "disk", "tmpfs", "proc", "cpu")
+RATES = ("net_rate", "io_rate")
 UNITS = (
     "as core data fsize memlock msgqueue stack: bytes; cpu: seconds; rttime: microseconds; "
     "locks nofile sigpending: a number; nice rtprio: as man 2 getrlimit"
@@ -42,6 +44,14 @@ def limit(
         str | None, typer.Option("--nofile", help="open files of each process: --rlimit nofile=N", metavar="N")
     ] = None,
     swap: Annotated[str | None, typer.Option("--swap", help="swap beside --rss, 0 by itself", metavar="MIB")] = None,
+    net_rate: Annotated[
+        str | None,
+        typer.Option("--net-rate", help="Mbit/s that each link sends and receives", metavar="OUT[/IN]"),
+    ] = None,
+    io_rate: Annotated[
+        str | None,
+        typer.Option("--io-rate", help="MiB/s read from and written to the disk", metavar="READ[/WRITE]"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="also below what is in use")] = False,
     as_json: app.Json = False,
     table: app.Table = False,
@@ -55,7 +65,8 @@ def limit(
     the guest. What this host cannot enforce is saved, and said.
     """
     app.exclusive(json=as_json, table=table)
-    texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "cpu": cpu, "burst": burst, "swap": swap}
+    texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "cpu": cpu, "burst": burst, "swap": swap,
+             "net_rate": net_rate, "io_rate": io_rate}  # fmt: skip
     rlimits = [*(rlimit or ()), *([f"nofile={nofile}"] if nofile is not None else ())]
     changes = bool(rlimits) or any(text is not None for text in texts.values())
     if (force or dry_run) and not changes:
@@ -77,12 +88,23 @@ def limit(
 
 
 def _edits(texts: dict[str, str | None], rlimits: list[str], *, force: bool) -> "Edits":
-    from vstools.guest import parse_burst, parse_cpu, parse_limit, parse_rlimit, parse_swap
+    from vstools.guest import (
+        parse_burst,
+        parse_cpu,
+        parse_io_rate,
+        parse_limit,
+        parse_net_rate,
+        parse_rlimit,
+        parse_swap,
+    )
     from vstools.lifecycle.limit import Edits
 
-    parsers = {"cpu": lambda text: None if text == "inf" else parse_cpu(text), "burst": parse_burst, "swap": parse_swap}
+    parsers: dict[str, Callable[[str], object]] = {
+        "cpu": lambda text: None if text == "inf" else parse_cpu(text),
+        "burst": parse_burst, "swap": parse_swap, "net_rate": parse_net_rate, "io_rate": parse_io_rate,
+    }  # fmt: skip
     values = [
-        (key, _parsed(f"--{key}", parsers.get(key, parse_limit), text))
+        (key, _parsed(f"--{key.replace('_', '-')}", parsers.get(key, parse_limit), text))
         for key, text in texts.items()
         if text is not None
     ]
@@ -135,7 +157,7 @@ def _row(paths: Paths, guest: str) -> dict[str, object]:
     from vstools.config import guests
 
     limits = guests.load(paths, guest).limits
-    values = {key: getattr(limits, key) for key in LINE}
+    values = {key: getattr(limits, key) for key in (*LINE, *RATES)}
     return {"host": app.host_name(), "guest": guest, **values}
 
 
@@ -149,9 +171,11 @@ def _details(paths: Paths, guest: str) -> dict[str, object]:
     row |= {key: getattr(limits, key) for key in (*LINE, "burst", "swap")}
     row["cpu"] = None if limits.cpu is None else str(limits.cpu)
     row["rlimits"] = {name: {"soft": each.soft, "hard": each.hard} for name, each in limits.rlimits}
+    row |= {key: None if rate is None else asdict(rate)
+            for key, rate in zip(RATES, (limits.net_rate, limits.io_rate), strict=True)}  # fmt: skip
     row["enforced"] = not state.unenforced
     about: dict[str, dict[str, object]] = {}
-    for key in (*LINE, "burst", "swap"):
+    for key in (*LINE, "burst", "swap", *RATES):
         if row[key] in (None, 0) and key not in state.applied:
             continue
         about[key] = {"enforced": key not in state.unenforced}

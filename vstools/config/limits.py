@@ -1,4 +1,4 @@
-"""A guest's limits in its directory: rlimits, sched, dlimits and the /tmp line of fstab.
+"""A guest's limits in its directory: rlimits, sched, dlimits, rates and the /tmp line of fstab.
 
 Sources of the format: util-vserver's "configuration layout" page and its ``vlimit`` (``rlimits/NAME`` is both soft and
 hard limit, ``NAME.soft`` and ``NAME.hard`` win over it) and ``vsched``. Units are converted here and nowhere else:
@@ -7,16 +7,31 @@ hard limit, ``NAME.soft`` and ``NAME.hard`` win over it) and ``vsched``. Units a
 - the other rlimits are the kernel's numbers (``man 2 getrlimit``); K and M mean 1024, k and m 1000 of them;
 - ``dlimits/0/space_total`` counts KiB;
 - ``sched/tokens-max``, the size of the bucket, counts tokens. A token was one tick of CPU time; we reckon with 1000
-  ticks a second: **a token is a millisecond of CPU time**, of the guest as a whole.
+  ticks a second: **a token is a millisecond of CPU time**, of the guest as a whole;
+- ``rates/`` is our own: ``net-sent`` and ``net-received`` count Mbit/s, ``io-read`` and ``io-written`` MiB/s.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from vstools.config.text import Faults, whole_number
 from vstools.config.values import Reader, update
 from vstools.files import write
-from vstools.guest import BURST_MAX, MIB_MAX, RLIMIT_MAX, RLIMITS, Cpu, Limits, Rlimit, parse_limit
+from vstools.guest import (
+    BURST_MAX,
+    MIB_MAX,
+    NET_RATE_MAX,
+    RLIMIT_MAX,
+    RLIMITS,
+    Cpu,
+    IoRate,
+    Limits,
+    NetRate,
+    Rlimit,
+    parse_limit,
+)
 
 PAGE = 4096
 PAGES_PER_MIB = 256
@@ -45,7 +60,30 @@ def read(value: Reader, faults: Faults) -> Limits:
         burst=value.get("sched/tokens-max", whole_number(1, BURST_MAX)),
         swap=value.get("rlimits/swap", _parse_swap) if (config / "rlimits/swap").exists() else 0,
         rlimits=_read_rlimits(value, faults),
+        **_read_rates(value),
     )
+
+
+class _Rates(TypedDict, total=False):
+    net_rate: NetRate | None
+    io_rate: IoRate | None
+
+
+def _read_rates(value: Reader) -> _Rates:
+    if not (value.folder / "rates").is_dir():
+        return {}
+    sent, received = (value.get(f"rates/net-{what}", _open_number(NET_RATE_MAX)) for what in ("sent", "received"))
+    read, written = (value.get(f"rates/io-{what}", _open_number(MIB_MAX)) for what in ("read", "written"))
+    return {
+        "net_rate": None if sent is received is None else NetRate(sent, received),
+        "io_rate": None if read is written is None else IoRate(read, written),
+    }
+
+
+def _open_number(most: int) -> Callable[[str], int | None]:
+    """A reader of whole numbers up to ``most``; ``inf`` is None."""
+    parse = whole_number(1, most)
+    return lambda text: None if text == "inf" else parse(text)
 
 
 def _read_rlimits(value: Reader, faults: Faults) -> tuple[tuple[str, Rlimit], ...]:
@@ -118,10 +156,23 @@ def save(config: Path, name: str, old: Limits, new: Limits) -> None:
         update(config, "dlimits/0/directory", None, True, f"/var/lib/vservers/{name}")
     if old.tmpfs != new.tmpfs:
         _save_tmpfs(config / "fstab", new.tmpfs)
+    _save_rates(config, old, new)
     was, now = dict(old.rlimits), dict(new.rlimits)
     for key in sorted(was.keys() | now.keys()):
         if was.get(key) != now.get(key):
             _save_rlimit(config, key, was.get(key), now.get(key))
+
+
+def _save_rates(config: Path, old: Limits, new: Limits) -> None:
+    was, now = old.net_rate or NetRate(None, None), new.net_rate or NetRate(None, None)
+    io_was, io_now = old.io_rate or IoRate(None, None), new.io_rate or IoRate(None, None)
+    for key, before, after in (
+        ("net-sent", was.sent, now.sent),
+        ("net-received", was.received, now.received),
+        ("io-read", io_was.read, io_now.read),
+        ("io-written", io_was.written, io_now.written),
+    ):
+        update(config, f"rates/{key}", before, after, None if after is None else str(after))
 
 
 def _save_cpu(config: Path, old: Cpu | None, new: Cpu | None) -> None:

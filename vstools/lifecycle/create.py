@@ -132,7 +132,8 @@ def describe(creation: Creation) -> tuple[str, ...]:
         ("proc", limits.proc),
         ("cpu", limits.cpu),
     )
-    more = (("burst", limits.burst), ("swap", limits.swap), *limits.rlimits)
+    rates = (("net_rate", limits.net_rate), ("io_rate", limits.io_rate))
+    more = (("burst", limits.burst), ("swap", limits.swap), *rates, *limits.rlimits)
     told = (*pairs, *((key, value) for key, value in more if value))
     lines.append("limits " + ", ".join(f"{key} {'inf' if value is None else value}" for key, value in told))
     return tuple(lines)

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
-from vstools.lifecycle import phases
-from vstools.lifecycle.host import guest_lock, runtime_lock
+from vstools.lifecycle import bounds, phases
+from vstools.lifecycle.host import guest_lock, runtime_lock, settings
 from vstools.limits import cgroups, live, processes
+from vstools.network.plan import Link
 from vstools.paths import Paths
 from vstools.storage import mounts
 
@@ -26,6 +27,7 @@ _CONTENT = {
     "cpu.max": "cpu", "cpu.cfs_quota_us": "cpu", "cpu.max.burst": "burst", "cpu.cfs_burst_us": "burst",
 }  # fmt: skip
 """Files of the kernel that say a limit of ours."""
+_TOLD = ("rss", "disk", "tmpfs", "proc", "cpu", "burst", "swap", "net_rate", "io_rate")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Change:
     edits: Edits
     record: phases.Record | None
     tmp: Path
+    links: tuple[Link, ...] = ()
 
     @property
     def group(self) -> str:
@@ -78,7 +81,7 @@ class Change:
 
 def told(limits: Limits) -> dict[str, str]:
     """Limits in words, by name."""
-    values = {name: getattr(limits, name) for name in ("rss", "disk", "tmpfs", "proc", "cpu", "burst", "swap")}
+    values = {name: getattr(limits, name) for name in _TOLD}
     return {**{key: "inf" if value is None else str(value) for key, value in values.items()},
             **{name: str(value) for name, value in limits.rlimits}}  # fmt: skip
 
@@ -87,9 +90,10 @@ def decide(paths: Paths, name: str, edits: Edits) -> Change:
     """Read and check everything; raises Refused or BadFiles, changes nothing."""
     guest = guests.load(paths, name)
     after = replace(guest, limits=edits.of(guest.limits))
-    plan = limits.of_this_host(after.limits)
+    plan = bounds.of(paths, after)
     record = phases.running(paths, name)
-    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp")
+    links = settings(paths).links(after) if record is not None and "net_rate" in edits.names else ()
+    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp", links)
     for what, sentence in plan.missing:
         if what == "burst" and "burst" in edits.names and after.limits.cpu is not None:
             raise Refused(f"guest {name}: {sentence}", "a smaller --burst or a larger --cpu would do")
@@ -163,6 +167,13 @@ def _put_kernel(change: Change, undo: ExitStack) -> None:
     undo.callback(rlimits.back)
     rlimits.put(tuple((name, limit) for name, limit in change.plan.rlimits if name in asked))
     checkpoint("limit:rlimits")
+    if change.links and change.record is not None:
+        from vstools.network import rates
+
+        old = tuple(replace(link, rate=change.before.limits.net_rate) for link in change.links)
+        undo.callback(rates.apply, change.record.netns, old)
+        rates.apply(change.record.netns, change.links)
+    checkpoint("limit:rates")
 
 
 def _put_tmp(change: Change, undo: ExitStack) -> None:
@@ -189,9 +200,11 @@ class State:
 def state(paths: Paths, name: str) -> State:
     """The limits of one guest, from its files and the kernel."""
     guest = guests.load(paths, name)
-    plan = limits.of_this_host(guest.limits)
+    plan = bounds.of(paths, guest)
     record = phases.running(paths, name)
     applied = {} if record is None else _applied(guest, plan, record, paths.runtime_of(name) / "tmp")
+    if record is not None and guest.limits.net_rate is not None:
+        applied |= _applied_rate(settings(paths).links(guest), record.netns)
     return State(guest.limits, dict(plan.missing), applied)
 
 
@@ -203,15 +216,30 @@ def _applied(guest: Guest, plan: limits.Plan, record: phases.Record, tmp: Path) 
     for setting in plan.settings:
         what = _CONTENT.get(setting.key)
         values = current.get(setting.key)
-        if what is None or values is None or values[0] == live.numbers(setting.value)[0]:
+        if what is None or values is None or values[0] == live.wanted_of(setting)[0]:
             continue
         found[what] = _in_units(what, values)
+    disk = tuple(setting for setting in plan.settings if setting.device)
+    has = [value for setting in disk for value in current.get(setting.key, ())]
+    if has != [value for setting in disk for value in live.wanted_of(setting)]:
+        read, written = (*(None if value == float("inf") else int(value) // _MIB for value in has), None, None)[:2]
+        found["io_rate"] = {"read": read, "written": written}
     size = mounts.tmp_size(tmp)
     if size is not None and size != (guest.limits.tmpfs or 0) * _MIB:
         found["tmpfs"] = size // _MIB or None
     elif size is None and guest.limits.tmpfs is not None:
         found["tmpfs"] = None
     return found
+
+
+def _applied_rate(links: tuple[Link, ...], netns: str) -> dict[str, object]:
+    """What the first link that is not held to its rate is held to instead, in Mbit/s."""
+    from vstools.network import rates
+
+    for link in links:
+        if (found := rates.read(netns, link)) != rates.possible(link):
+            return {"net_rate": asdict(found)}
+    return {}
 
 
 def _in_units(what: str, values: tuple[float, ...]) -> object:

@@ -19,6 +19,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
+from vstools.lifecycle import bounds
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -98,8 +99,8 @@ def decide(paths: Paths, name: str) -> Start:
         ),
         links,
     )
-    bounds = limits.of_this_host(guest.limits)
-    return Start(guest, host, links, policy, plan.names(guest, host.networks, host.conf), bounds, record)
+    told = plan.names(guest, host.networks, host.conf)
+    return Start(guest, host, links, policy, told, bounds.of(paths, guest), record)
 
 
 def warn(start: Start) -> None:
@@ -215,7 +216,7 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
 
 def write_lxc_config(paths: Paths, guest: Guest, record: Record) -> None:
     """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
-    items = limits.of_this_host(guest.limits).items
+    items = bounds.items(paths, guest, record.cgroup)
     around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items)
     lxc.write_config(paths, guest, around)
 

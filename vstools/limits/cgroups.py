@@ -9,7 +9,7 @@ from pathlib import Path
 from vstools.errors import VsError
 from vstools.files import wait_until
 
-_KNOWN = frozenset({"memory", "pids", "cpu"})
+_KNOWN = frozenset({"memory", "pids", "cpu", "io", "blkio"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ def controllers(proc: Path = Path("/proc")) -> Controllers:
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         if kind == "cgroup":
-            v1 |= set(options.split(","))
+            names = set(options.split(","))
+            if not Path(before.split(" ")[4], "blkio.throttle.read_bps_device").exists():
+                names.discard("blkio")
+            v1 |= names
             swap = swap or Path(before.split(" ")[4], "memory.memsw.limit_in_bytes").exists()
         elif kind == "cgroup2":
             available = Path(before.split(" ")[4], "cgroup.controllers")

@@ -1,8 +1,9 @@
 """A running guest's limits in the kernel: what they are, what they would hit, and changing them all or none."""
 
 import errno
+import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vstools import log
@@ -15,16 +16,18 @@ Number = float
 Content = dict[str, tuple[Number, ...]]
 """File -> its numbers; no limit is infinity."""
 
+_DISK = ("io.max", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
 _RAISED = (
     "memory.swap.max", "memory.max", "memory.high", "memory.memsw.limit_in_bytes", "memory.limit_in_bytes", "pids.max",
-    "cpu.cfs_period_us", "cpu.max", "cpu.cfs_quota_us", "cpu.max.burst", "cpu.cfs_burst_us",
+    "cpu.cfs_period_us", "cpu.max", "cpu.cfs_quota_us", "cpu.max.burst", "cpu.cfs_burst_us", *_DISK,
 )  # fmt: skip
 """The order in which files are written that get larger; those that get smaller follow in the opposite one.
 
 v1 never lets memory pass memory and swap, and no kernel lets the burst pass the quota. On v2 memory.high goes down
 first, so that the kernel reclaims before it kills.
 """
-_OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes", "cpu.max.burst", "cpu.cfs_burst_us"})
+_OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes", "cpu.max.burst", "cpu.cfs_burst_us", *_DISK})
+_INNER = "guest"  # lxc.cgroup.dir.container.inner
 _V1_NO_LIMIT = 1 << 62
 _COUNTED = 3.0
 """Seconds until the kernel has counted the end of a process: it sums up every two seconds (mm/memcontrol.c)."""
@@ -44,13 +47,30 @@ def numbers(text: str) -> tuple[Number, ...]:
     return tuple(float("inf") if value < 0 or value >= _V1_NO_LIMIT else value for value in values)
 
 
+def held(setting: Setting, text: str) -> tuple[Number, ...]:
+    """The numbers that a file with that text has for a setting; a disk without a line of its own has no limit."""
+    if not setting.device:
+        return numbers(text)
+    lines = (line.partition(" ") for line in text.splitlines())
+    rest = next((rest for device, _, rest in lines if device == setting.device), "")
+    if setting.version == 1:
+        return (int(rest or 0) or float("inf"),)
+    values = dict(word.split("=", 1) for word in rest.split())
+    return numbers(" ".join(values.get(word.partition("=")[0], "max") for word in setting.value.split()))
+
+
+def wanted_of(setting: Setting) -> tuple[Number, ...]:
+    """The numbers of a setting."""
+    return held(setting, setting.text)
+
+
 def write_order(current: Content, wanted: tuple[Setting, ...]) -> list[Setting]:
     """The settings that differ, in an order that the kernel takes. Pure."""
-    different = [setting for setting in wanted if current.get(setting.key) != numbers(setting.value)]
+    different = [setting for setting in wanted if current.get(setting.key) != wanted_of(setting)]
     rank = sorted(different, key=lambda setting: _RAISED.index(setting.key))
 
     def grows(setting: Setting) -> bool:
-        return setting.key == "cpu.cfs_period_us" or numbers(setting.value) > current.get(setting.key, (0,))
+        return setting.key == "cpu.cfs_period_us" or wanted_of(setting) > current.get(setting.key, (0,))
 
     return [*(one for one in rank if grows(one)), *(one for one in reversed(rank) if not grows(one))]
 
@@ -65,14 +85,26 @@ class Group:
 
     def path(self, setting: Setting) -> Path:
         """The file of a setting."""
-        return self._homes[setting.version, setting.controller] / self.name / setting.key
+        home = self._homes[setting.version, setting.controller] / self.name
+        return (home / _INNER if setting.inner else home) / setting.key
+
+    def hooks(self, settings: tuple[Setting, ...]) -> tuple[tuple[str, str], ...]:
+        """LXC's item that writes what belongs to the guest's own cgroup, before its init runs.
+
+        The guest's root may mount version 1's trees. The cgroup becomes the host's, so that it makes none below it.
+        """
+        inner = [setting for setting in settings if setting.inner and setting.explicit]
+        if not inner:
+            return ()
+        words = [f"chown 0:0 {self.path(inner[0]).parent}", *(f"echo {one.text} > {self.path(one)}" for one in inner)]
+        return (("lxc.hook.start-host", f"/bin/sh -c '{' && '.join(words)}'"),)
 
     def read(self, settings: tuple[Setting, ...]) -> Content:
         """What the kernel has; a file that is not there is left out."""
         found: Content = {}
         for setting in settings:
             with suppress(FileNotFoundError):
-                found[setting.key] = numbers(self.path(setting).read_text())
+                found[setting.key] = held(setting, self.path(setting).read_text())
         return found
 
     def put(self, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
@@ -81,7 +113,7 @@ class Group:
         A file that this kernel does not have is passed over where it would only say that there is no limit.
         """
         current = self.read(settings)
-        before = tuple(_with(setting, current[setting.key]) for setting in settings if setting.key in current)
+        before = tuple(with_values(setting, current[setting.key]) for setting in settings if setting.key in current)
         try:
             for setting in write_order(current, settings):
                 if setting.key in current or setting.explicit or setting.key not in _OPTIONAL:
@@ -101,17 +133,25 @@ class Group:
 
     def _write(self, setting: Setting) -> None:
         path = self.path(setting)
-        log.debug(f"{path} <- {setting.value}")
+        log.debug(f"{path} <- {setting.text}")
         try:
+            if setting.inner:
+                self._take(path.parent)
             with path.open("r+") as handle:
-                handle.write(setting.value)
+                handle.write(setting.text)
         except FileNotFoundError:
             raise VsError(
                 f"{path} is not there", f"the controller {setting.controller} is off for this guest"
             ) from None
         except OSError as error:
             why = "what is in use cannot be reclaimed" if error.errno == errno.EBUSY else error.strerror
-            raise VsError(f"the kernel refuses {setting.key} {setting.value}: {why}") from error
+            raise VsError(f"the kernel refuses {setting.key} {setting.text}: {why}") from error
+
+    def _take(self, folder: Path) -> None:
+        """Let nobody but the host make cgroups below the guest's own; those that are there go with the guest."""
+        os.chown(folder, 0, 0)
+        if any(entry.is_dir(follow_symlinks=False) for entry in os.scandir(folder)):
+            log.warn(f"{self.name}: the guest's root has cgroups of its own, which are held from its next start on")
 
     def objections(self, wanted: tuple[Setting, ...], swap: int | None) -> list[str]:
         """What would go wrong, as sentences, when these limits were set now, with ``swap`` MiB (None: without limit).
@@ -159,17 +199,20 @@ class Group:
         return free if allowed is None else min(free, allowed * MIB)
 
 
-def _with(setting: Setting, values: tuple[Number, ...]) -> Setting:
-    none = "max" if setting.version == 2 or setting.controller == "pids" else "-1"
-    text = " ".join(none if value == float("inf") else str(int(value)) for value in values)
-    return Setting(setting.version, setting.controller, setting.key, text)
+def with_values(setting: Setting, values: tuple[Number, ...]) -> Setting:
+    """The setting with other numbers, as the kernel writes them."""
+    none = {"pids": "max", "blkio": "0"}.get(setting.controller, "max" if setting.version == 2 else "-1")
+    words = [none if value == float("inf") else str(int(value)) for value in values]
+    if setting.version == 2 and setting.device:
+        words = [f"{word.partition('=')[0]}={value}" for word, value in zip(setting.value.split(), words, strict=True)]
+    return replace(setting, value=" ".join(words), explicit=True)
 
 
 def objections(current: Content, wanted: tuple[Setting, ...], usage: Usage, swap_left: int = 0) -> list[str]:
     """What lowering a limit below what is in use would do, as sentences. Pure."""
     found = []
     for setting in write_order(current, wanted):
-        value = numbers(setting.value)[0]
+        value = wanted_of(setting)[0]
         if value >= current.get(setting.key, (0,))[0]:
             continue
         held = (usage.memory or 0) - swap_left

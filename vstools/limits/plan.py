@@ -8,7 +8,7 @@ before its init runs, and a start fails when one of them is refused; ``live`` wr
 import os
 from dataclasses import dataclass
 
-from vstools.guest import Limits, Rlimit
+from vstools.guest import IoRate, Limits, Rlimit
 from vstools.limits.cgroups import Controllers
 
 PERIOD = 100_000  # microseconds, the kernel's default
@@ -21,7 +21,8 @@ V1_NONE = "-1"
 class Setting:
     """One file of the guest's cgroup: the tree (1 or 2) and controller it belongs to, its name and its content.
 
-    ``explicit`` is false where the kernel's own default is meant: LXC is not told, a running guest is.
+    ``explicit`` is false where the kernel's own default is meant: LXC is not told, a running guest is. ``device``: the
+    file has a line for each disk, and this is what follows the disk's MAJOR:MINOR.
     """
 
     version: int
@@ -29,11 +30,22 @@ class Setting:
     key: str
     value: str
     explicit: bool = True
+    device: str = ""
+
+    @property
+    def inner(self) -> bool:
+        """Whether the file is that of the cgroup that the guest itself lives in: v1's blkio knows no hierarchy."""
+        return self.controller == "blkio"
+
+    @property
+    def text(self) -> str:
+        """What is written."""
+        return f"{self.device} {self.value}" if self.device else self.value
 
     @property
     def item(self) -> tuple[str, str]:
         """The same in LXC's configuration."""
-        return f"lxc.cgroup{'2' if self.version == 2 else ''}.{self.key}", self.value
+        return f"lxc.cgroup{'2' if self.version == 2 else ''}.{self.key}", self.text
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Plan:
     def items(self) -> tuple[tuple[str, str], ...]:
         """LXC's configuration items."""
         rlimits = ((f"lxc.prlimit.{name}", _prlimit(limit)) for name, limit in self.rlimits)
-        return (*(setting.item for setting in self.settings if setting.explicit), *rlimits)
+        return (*(setting.item for setting in self.settings if setting.explicit and not setting.inner), *rlimits)
 
     @property
     def unenforced(self) -> tuple[str, ...]:
@@ -68,11 +80,17 @@ def quota(limits: Limits, cpus: int) -> int | None:
     return max(1000, limits.cpu.rate * cpus * PERIOD // limits.cpu.interval)
 
 
-def plan(limits: Limits, have: Controllers, cpus: int | None = None, most_files: int | None = None) -> Plan:
+def plan(
+    limits: Limits,
+    have: Controllers,
+    cpus: int | None = None,
+    most_files: int | None = None,
+    disk: str | None = None,
+) -> Plan:
     """Decide what to write for ``limits``.
 
     ``cpus`` is the host's number of CPUs: the share R/T is of all of them. ``most_files`` is fs.nr_open, which the
-    kernel lets no process pass, also where no limit is wanted.
+    kernel lets no process pass, also where no limit is wanted. ``disk``: MAJOR:MINOR of the disk with the guest's tree.
     """
     cpus = cpus or os.cpu_count() or 1
     settings: list[Setting] = []
@@ -96,7 +114,31 @@ def plan(limits: Limits, have: Controllers, cpus: int | None = None, most_files:
         missing.append(("swap", "swap is not enforced: this kernel does not count it"))
     if limits.disk is not None:
         missing.append(("disk", "disk is not enforced: a plain directory has no quota"))
+    settings += _io(limits.io_rate, have, disk)
+    if limits.io_rate is not None and not _io(limits.io_rate, have, disk):
+        missing.append(("io_rate", f"io-rate is not enforced: {_io_fault(have)}"))
     return Plan(tuple(settings), tuple(missing), tuple((n, _capped(n, r, most_files)) for n, r in limits.rlimits))
+
+
+def _io(rate: IoRate | None, have: Controllers, disk: str | None) -> list[Setting]:
+    """Bytes a second of one disk."""
+    wanted = rate or IoRate(None, None)
+    if disk is not None and "io" in have.v2:
+        read, written = ("max" if mib is None else str(mib * MIB) for mib in (wanted.read, wanted.written))
+        return [Setting(2, "io", "io.max", f"rbps={read} wbps={written}", rate is not None, disk)]
+    if disk is not None and "blkio" in have.v1:
+        pairs = (("read", wanted.read), ("write", wanted.written))
+        return [
+            Setting(1, "blkio", f"blkio.throttle.{what}_bps_device", str((mib or 0) * MIB), mib is not None, disk)
+            for what, mib in pairs
+        ]
+    return []
+
+
+def _io_fault(have: Controllers) -> str:
+    if "io" in have.v2 or "blkio" in have.v1:
+        return "the guest's tree does not lie on one disk"
+    return "this kernel has no io controller"
 
 
 def _capped(name: str, limit: Rlimit, most_files: int | None) -> Rlimit:

@@ -72,6 +72,10 @@ def make(netns: str, link: Link) -> None:
         _make_link(netns, link)
         with inside(netns):
             _set_up(link)
+        if link.rate is not None:
+            from vstools.network import rates
+
+            rates.put(netns, link)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from vstools.errors import VsError
 from vstools.guest import Interface
-from vstools.network import bridges, devices, kernel, routes
+from vstools.network import bridges, devices, kernel, rates, routes
 from vstools.network.namespace import inside
 from vstools.network.netlink import IPRoute, NetlinkError
 from vstools.network.plan import Link
@@ -22,6 +22,7 @@ def differences(netns: str, links: tuple[Link, ...]) -> Iterator[str]:
     carriers, kinds = {link.name: _carrier(link) for link in links}, {link.name: _kind(link) for link in links}
     for link in links:
         yield from _carried(link)
+    held = {link.name: tuple(rates.differences(netns, link)) for link in links}
     with inside(netns), IPRoute() as ipr:
         found = {str(message.get_attr("IFLA_IFNAME")): message for message in ipr.get_links()}
         ways = routes.read(ipr)
@@ -42,6 +43,7 @@ def differences(netns: str, links: tuple[Link, ...]) -> Iterator[str]:
                 yield f"{link.name} has the MTU {message.get_attr('IFLA_MTU')} and not {link.mtu}"
             if not message["flags"] & _UP:
                 yield f"{link.name} is down"
+            yield from held[link.name]
             yield from _addressed(ipr, message["index"], link, ways)
         yield from (f"{stray} is too much" for stray in routes.strays(ways, there))
 
@@ -118,11 +120,11 @@ def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> Non
     A link that hangs on something else, or has another MAC, is made anew; all others stay.
     """
     with inside(netns):
-        kernel.remove_links(gone)
+        _remove(gone)
     try:
         anew = [link for link in links if not _stays(netns, link)]
         with inside(netns):  # all of them first: two that change places have each other's MAC
-            kernel.remove_links(tuple(link.name for link in anew))
+            _remove(tuple(link.name for link in anew))
         for link in links:
             if link in anew:
                 kernel.make(netns, link)
@@ -132,6 +134,11 @@ def mend(netns: str, links: tuple[Link, ...], gone: tuple[str, ...] = ()) -> Non
             routes.prune(ipr, _by_index(ipr, links))
     except NetlinkError as error:
         raise VsError("the guest's links could not be changed", str(error)) from error
+
+
+def _remove(names: tuple[str, ...]) -> None:
+    """Inside the namespace: delete links, with what stands beside them for their rate."""
+    kernel.remove_links((*names, *(rates.collector(name) for name in names)))
 
 
 def _stays(netns: str, link: Link) -> bool:
@@ -160,6 +167,7 @@ def _mend_link(netns: str, link: Link) -> None:
         for name in {link.device, link.vlan_device, link.host_name}:
             if (index := kernel.index_of(ipr, name)) is not None:
                 ipr.link("set", index=index, state="up")
+    rates.put(netns, link)
 
 
 def _by_index(ipr: Any, links: tuple[Link, ...]) -> dict[int, Link]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from vstools.config.create import CreateConf
 from vstools.config.networks import IpNetwork, Network, Networks
 from vstools.errors import Refused
-from vstools.guest import Address, Guest, Interface, Names, Nic
+from vstools.guest import Address, Guest, Interface, Names, NetRate, Nic
 
 TABLES = range(1000, 2000)
 """Routing tables of ours; below are the kernel's own (253-255) and the small numbers that people like."""
@@ -36,6 +36,7 @@ class Link:
     ``member``: the VLAN's link is a port of a bridge that filters VLANs, and needs no device of the VLAN's own. The
     kernel tells (``devices.resolve``), no file. ``ipvlan``: on a device that is no bridge, the link is an ipvlan and
     has the device's MAC instead of ``mac``. ``accept_ra``: its default route comes from routers' advertisements.
+    ``rate``: what may pass, of this link alone.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Link:
     member: bool = False
     ipvlan: bool = False
     accept_ra: bool = False
+    rate: NetRate | None = None
 
     def route_of(self, address: Address) -> Route | None:
         """The default route for packets from an address; None where its network has no gateway."""
@@ -117,6 +119,7 @@ def _link(
         routes=tuple(dict.fromkeys(routes)),
         ipvlan=conf.link == "ipvlan",
         accept_ra=any(nic.accept_ra for nic, _ in members),
+        rate=guest.limits.net_rate,
     )
 
 
