@@ -10,6 +10,9 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _MNT_DETACH = 2
+_CLONE_NEWNS = 0x00020000
+_OPEN_TREE_CLONE = 1
+_MOVE_EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 _HERE = -100  # AT_FDCWD
 _RENAME_EXCHANGE = 2
 _OWN_NETWORK = "/proc/thread-self/ns/net"
@@ -105,6 +108,23 @@ def sync_filesystem(descriptor: int) -> None:
 def mount(kind: str, where: Path) -> None:
     """Mount a file system without a device, as root's own defaults have it (``man 2 mount``)."""
     _check(_LIBC.mount(kind.encode(), os.fsencode(where), kind.encode(), 0, None), where)
+
+
+def copy_mount(path: Path) -> int:
+    """A handle of a new mount of what is at ``path``, attached nowhere (``man 2 open_tree``; glibc 2.36 has it)."""
+    handle: int = _LIBC.open_tree(_HERE, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC)
+    _check(handle, path)
+    return handle
+
+
+def attach_mount(handle: int, where: Path) -> None:
+    """Attach a mount of ``copy_mount`` at a path of this process's mount namespace (``man 2 move_mount``)."""
+    _check(_LIBC.move_mount(handle, b"", _HERE, os.fsencode(where), _MOVE_EMPTY_PATH), where)
+
+
+def enter_mounts(namespace: int) -> None:
+    """Be in another mount namespace from now on; the process has one thread (``man 2 setns``)."""
+    _check(_LIBC.setns(namespace, _CLONE_NEWNS), "the mount namespace")
 
 
 def unmount_lazily(where: Path) -> None:

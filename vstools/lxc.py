@@ -62,6 +62,7 @@ class Surroundings:
     cgroup: str
     tmpfs: bool
     limits: tuple[tuple[str, str], ...]
+    lxcfs: tuple[str, ...] = ()
 
 
 def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
@@ -78,6 +79,8 @@ def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
         netns=around.netns,
         runtime=paths.runtime_of(guest.name),
         tmpfs=around.tmpfs,
+        lxcfs=paths.lxcfs,
+        lxcfs_files=around.lxcfs,
         seccomp=data_file(_SECCOMP),
         apparmor=_has_apparmor(),
         console=log / "console",

@@ -79,6 +79,11 @@ class Paths:
         return self.root / "var/lib/vs-tools/monitor"
 
     @property
+    def lxcfs(self) -> Path:
+        """Where Debian's package lxcfs mounts it."""
+        return self.root / "var/lib/lxcfs"
+
+    @property
     def logs(self) -> Path:
         """One directory a guest: its console and what LXC said."""
         return self.root / "var/log/vs-tools"

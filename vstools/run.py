@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, cast
@@ -105,6 +107,29 @@ def start(
         )
     except FileNotFoundError as error:
         raise VsError(f"{argv[0]} is not installed", "run install.sh again") from error
+
+
+def forked(work: Callable[[], None], *, timeout: float) -> bool:
+    """Let a child of this process, which has one thread, do what changes a process; whether it was done in time.
+
+    For calls that no program offers. A child that passes its deadline is killed, and not waited for.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status == 0
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    return False
 
 
 def interactive(argv: Sequence[str], *, term: str) -> int:

@@ -1,12 +1,15 @@
 """The local network of a single machine: made with its first guest, closed from outside, gone when it is told to go."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import NET, Host, create
 from wire import bridge, machine
+
+from vstools.network import local
 
 INTERNET = "198.51.100"
 """TEST-NET-2: the world outside, a namespace behind a second link of the test run's own."""
@@ -174,3 +177,39 @@ def test_bridge_without_a_line_of_networks_conf_is_refused(host: Host, small: Pa
     assert (done.code, "vsbr0 does not exist" in done.err) == (2, True), done
     assert len(done.err.strip().splitlines()) == 1
     assert "vsbr0" not in _sh("ip -o link")
+
+
+FLOOD = """
+import socket, sys
+for source in range(20000, 20004):
+    for where in sys.argv[1:]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+            flood.bind(("", source))
+            for port in range(1, 5000):
+                try:
+                    flood.sendto(b"", (where, port))
+                except OSError:
+                    pass
+"""
+
+
+def test_a_guest_that_begins_connections_without_end_leaves_the_hosts_table_to_others(
+    web: Host, small: Path, internet: str, answering: str
+) -> None:
+    """40000 flows, out by the NAT and to the host itself; a sixteenth of the table, at most 4096, is what it gets."""
+    assert create(web, "next", 11, small, "--start").code == 0
+    count = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+    before, most = int(count.read_text()), local.most_connections()
+    assert _ask(internet, 7, within="vs60000") == "world"
+    flood = ["nsenter", "--net=/run/netns/vs60000", sys.executable, "-c", FLOOD, internet, f"{NET}.1"]
+    subprocess.run(flood, check=True, timeout=300)
+    taken = int(count.read_text())
+    assert most // 2 < taken - before, "it took what it may"
+    assert taken - before <= most + 200, "and what the host and the other one began meanwhile"
+    refused = int(_sh(f"nft list chain ip {local.TABLE} prerouting").partition("packets ")[2].split()[0])
+    assert refused > 10000
+    for _ in range(20):
+        assert _ask(internet, 7, within="vs60001") == "world", "the neighbour begins connections"
+        assert _ask(internet, 7) == "world", "so does the host"
+        assert _ask(f"{NET}.1", int(answering), within="vs60001") == "host"
+    assert _ask(f"{NET}.10", 80) == "served", "from outside the greedy one is reached"

@@ -4,6 +4,7 @@ import fcntl
 import socket
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_without_apparmor_tmp_and_limits_their_lines_are_other_ones_or_none(
         "lxc.cgroup2.memory.max",
         "lxc.cgroup2.pids.max",
     ]
+
+
+def test_files_of_an_lxcfs_are_mounted_where_it_answers_and_a_start_does_not_depend_on_them(paths: Paths) -> None:
+    text = written(paths, replace(AROUND, lxcfs=("proc/meminfo", "proc/uptime")))
+    entries = [line for line in text.splitlines() if "/var/lib/lxcfs/" in line]
+    assert entries == [
+        f"lxc.mount.entry = {paths.root}/var/lib/lxcfs/{name} {name} none bind,ro,nosuid,nodev,noexec,optional 0 0"
+        for name in ("proc/meminfo", "proc/uptime")
+    ]
+    assert text.index("proc:mixed") < text.index(entries[0]), "over the guest's own /proc"
 
 
 @pytest.mark.parametrize(

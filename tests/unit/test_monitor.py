@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vstools.errors import VsError
-from vstools.monitor import alerts, deliver, ends, load, lxcfs, owners, rate, sockets, spool, state, text
+from vstools.monitor import alerts, deliver, ends, load, owners, rate, sockets, spool, state, text
 from vstools.monitor.alerts import NOTHING, Alert, Count, Event, Fact, Level, Seen, Standing, step
 from vstools.monitor.diag import MOST, Socket
 from vstools.monitor.owners import UNKNOWN, Owner
 from vstools.monitor.sockets import Known
+from vstools.storage import lxcfs
 
 ABOUT = text.About("vsh", "vsh.example.org", "web", ("root", "ops@example.org"), "/etc/vservers/web/monitor.conf")
 RANGE = (32768, 60999)

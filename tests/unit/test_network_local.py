@@ -33,9 +33,35 @@ def test_a_bridge_that_no_untagged_network_with_a_gateway_describes_is_refused(l
         local._networks((link("10.77.0.5/24"),), Networks((line,) if line else ()))
 
 
+def rules(*, most: int = 4096, only_for_guests: bool = False) -> str:
+    """The local network's rules."""
+    values = {"table": "vs_local", "bridge": "vsbr0", "nets": ("10.77.0.0/24",)}
+    return render("local.nft", **values, most=most, only_for_guests=only_for_guests)
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [("262144\n", 4096), ("65536", 4096), ("8192", 512), ("1024", 256), (None, 4096)]
+)
+def test_an_address_may_have_a_sixteenth_of_the_hosts_connections(
+    size: str | None, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "nf_conntrack_max"
+    if size is not None:
+        table.write_text(size)
+    monkeypatch.setattr(local, "_TABLE_SIZE", table)
+    monkeypatch.setattr(local.run, "run", lambda *_, **__: None)
+    assert local.most_connections() == most
+
+
+def test_connections_are_bounded_before_they_are_confirmed_or_not_at_all() -> None:
+    bound = 'iifname "vsbr0" ct state new add @begun { ip saddr ct count over 512 } counter drop'
+    assert bound in rules(most=512)
+    assert "begun" not in rules(most=0)
+
+
 @pytest.mark.parametrize("forwards", [True, False])
 def test_a_host_that_forwarded_nothing_before_forwards_for_its_guests_alone(forwards: bool) -> None:
-    text = render("local.nft", table="vs_local", bridge="vsbr0", nets=("10.77.0.0/24",), only_for_guests=not forwards)
+    text = rules(only_for_guests=not forwards)
     lines = [line.strip() for line in text.splitlines()]
     forward = lines[lines.index("chain forward {") : lines.index("chain postrouting {")]
     assert ("drop" in forward) is not forwards

@@ -41,6 +41,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
         "guest_network_differences": ("NAME", upkeep.differences),
         "guest_network_repair": ("NAME", upkeep.repair),
         "guest_init_pid": ("NAME", lxc.init_pid),
+        "guest_lxcfs": ("NAME", control.show_lxcfs),
         "guest_lxc_state": ("NAME", lxc.state),
         "guest_stats": ("NAME", stats.one),
         "host_settings": ("", host.settings),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from vstools import files, log, lxc, units
 from vstools.config import guests
 from vstools.config.text import Faults
-from vstools.errors import VsError
+from vstools.errors import Refused, VsError
 from vstools.files import wait_until
 from vstools.lifecycle import phases
 from vstools.lifecycle.host import guest_lock
@@ -101,6 +101,17 @@ def restart(paths: Paths, name: str) -> None:
     """Stop, then start."""
     stop(paths, name)
     start(paths, name)
+
+
+def show_lxcfs(paths: Paths, name: str) -> None:
+    """Give a running guest the host's lxcfs of now, after one that ended or where it was started without."""
+    from vstools.storage import lxcfs
+
+    with guest_lock(paths, name):
+        init = lxc.init_pid(paths, name)
+        if init is None:
+            raise Refused(f"guest {name} does not run", "it gets lxcfs with its next start")
+        lxcfs.exchange(paths.lxcfs, init)
 
 
 def set_enabled(paths: Paths, name: str, enabled: bool) -> None:

@@ -6,12 +6,11 @@ from itertools import islice
 from math import inf
 from pathlib import Path
 
-from vstools import libc, log, lxc, run
+from vstools import libc, log, lxc
 from vstools.config.monitor import MonitorConf
-from vstools.errors import VsError
 from vstools.lifecycle.stats import PAYLOAD, Reader
 from vstools.lifecycle.treesizes import TreeSizes
-from vstools.monitor import diag, load, lxcfs, owners, sockets
+from vstools.monitor import diag, load, owners, sockets
 from vstools.monitor.alerts import Count, Fact, Level, Seen
 from vstools.monitor.state import Life
 from vstools.monitor.text import size
@@ -19,13 +18,13 @@ from vstools.paths import NAMESPACES, Paths
 from vstools.stats import cgroups
 from vstools.stats.files import below, read
 from vstools.stats.sample import Sample
+from vstools.storage import lxcfs
 
 _CGROUPS = 256
 _GAP = 2.0
 """A sample of the load stands for at most so many intervals: after a pause one look must not be the whole average."""
 _EPHEMERAL = (32768, 60999)
 _IDS = 65536
-_ANSWER = 5.0  # seconds
 
 
 class Looker:
@@ -36,6 +35,7 @@ class Looker:
         self._reader = Reader(paths)
         self._trees = cgroups.trees()
         self._owners: dict[str, dict[int, owners.Owner]] = {}
+        self._lxcfs_inquiry = lxcfs.Inquiry()
         self.sizes = TreeSizes(paths)
 
     def sample(self, name: str) -> Sample:
@@ -67,17 +67,14 @@ class Looker:
         return life, seen
 
     def _lxcfs(self, name: str) -> Fact | None:
-        """None where the guest uses no lxcfs. The host's is asked by a program that can be killed when it hangs."""
+        """None where the guest uses no lxcfs."""
         init = lxc.init_pid(self._paths, name)
         gone, where = lxcfs.is_gone(read(f"/proc/{init}/mountinfo"), read("/proc/self/mountinfo"))
         if where:
-            try:
-                gone = run.run(["stat", "-f", "--", where], timeout=_ANSWER, check=False).code != 0
-            except VsError:
-                gone = True
+            gone = not self._lxcfs_inquiry.answers(where)
         elif not gone:
             return None
-        words = "lxcfs is gone: the guest's /proc cannot be read in part until it is started anew"
+        words = f"lxcfs is gone: part of the guest's /proc fails until `vs-fonctions guest_lxcfs {name}` or a restart"
         return Fact("lxcfs", gone, words if gone else "lxcfs answers")
 
     def _pids(self, group: str) -> list[int]:

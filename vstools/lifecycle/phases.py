@@ -23,7 +23,7 @@ from vstools.lifecycle import bounds
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
-from vstools.storage import mounts, plain
+from vstools.storage import lxcfs, mounts, plain
 from vstools.tree import identity
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
 def write_lxc_config(paths: Paths, guest: Guest, record: Record) -> None:
     """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
     items = bounds.items(paths, guest, record.cgroup)
-    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items)
+    shown = lxcfs.FILES if lxcfs.usable(paths.lxcfs, guest.name) else ()
+    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items, shown)
     lxc.write_config(paths, guest, around)
 
 

@@ -4,11 +4,12 @@ It exists where networks.conf and create.conf name it (``install.sh --demo`` wri
 guest that needs it; so nothing has to be done at boot. The bridge's address is its network's gateway.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
-from vstools import files, run
+from vstools import files, log, run
 from vstools.config.networks import Network, Networks
-from vstools.errors import Refused
+from vstools.errors import Refused, VsError
 from vstools.network import devices
 from vstools.network.devices import has_device
 from vstools.network.plan import Link
@@ -18,6 +19,8 @@ from vstools.render import render
 BRIDGE = "vsbr0"
 TABLE = "vs_local"
 _WAS_OFF = "forwarding-was-off"
+_TABLE_SIZE = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+_LEAST_CONNECTIONS, _MOST_CONNECTIONS = 256, 4096
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -84,8 +87,27 @@ def _furnish(lines: tuple[Network, ...], *, only_for_guests: bool) -> None:
     for line in lines:
         run.run(["ip", "address", "replace", f"{line.gateway}/{line.net.prefixlen}", "dev", BRIDGE])
     nets = tuple(str(line.net) for line in lines if line.net.version == 4)
-    text = render("local.nft", table=TABLE, bridge=BRIDGE, nets=nets, only_for_guests=only_for_guests)
-    run.run(["nft", "-f", "-"], stdin=text)
+    words = {"table": TABLE, "bridge": BRIDGE, "nets": nets, "only_for_guests": only_for_guests}
+    done = run.run(["nft", "-f", "-"], stdin=render("local.nft", **words, most=most_connections()), check=False)
+    if done.code:  # a kernel without nft_connlimit
+        run.run(["nft", "-f", "-"], stdin=render("local.nft", **words, most=0))
+        log.warn(f"{BRIDGE}: a guest may fill the host's connection table: {run.failure(done).hint}")
+
+
+def most_connections() -> int:
+    """How many connections one address may have in the host's table.
+
+    A sixteenth of the table. The kernel walks through those of an address for a new one: with 4096 that costs
+    nothing to speak of, with 16384 it is the flood's second victim.
+    """
+    if not _TABLE_SIZE.exists():
+        with suppress(VsError):  # a kernel without modules needs no kmod
+            run.run(["modprobe", "--quiet", "nf_conntrack"], check=False)  # the table gets its size when it is loaded
+    try:
+        whole = int(_TABLE_SIZE.read_text())
+    except OSError:
+        return _MOST_CONNECTIONS
+    return max(_LEAST_CONNECTIONS, min(_MOST_CONNECTIONS, whole // 16))
 
 
 def remove(paths: Paths) -> None:

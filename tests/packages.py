@@ -1,0 +1,26 @@
+"""Programs of Debian packages that are run from where they were unpacked: nothing is installed on the machine."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.templates import CACHE
+
+
+def unpacked(*packages: str) -> Path:
+    """A directory with the files of these packages, fetched once."""
+    folder = CACHE / f"packages-{'-'.join(packages)}"
+    if not folder.exists():
+        outside = ["nsenter", f"--net={os.environ['VS_TOOLS_TESTS_NET']}"]
+        beside = folder.with_name(f"{folder.name}.{os.getpid()}")
+        beside.mkdir(parents=True)
+        try:
+            for argv in (["apt-get", "update", "-q"], ["apt-get", "download", "-q", *packages]):
+                subprocess.run([*outside, *argv], cwd=beside, check=True, capture_output=True, timeout=600)
+            for archive in beside.glob("*.deb"):
+                subprocess.run(["dpkg-deb", "--extract", archive, beside], check=True)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return folder
