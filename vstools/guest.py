@@ -253,9 +253,10 @@ def parse_rlimit(text: str) -> tuple[str, Rlimit]:
 def _rlimit_value(name: str, text: str) -> int | None:
     if text == "inf":
         return None
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > RLIMIT_MAX:
+    unit = 4096 if name in ("as", "memlock") else 1
+    if not re.fullmatch(r"[0-9]{1,19}", text) or (value := -(-int(text) // unit) * unit) > RLIMIT_MAX:
         raise ValueError(f"{text!r} is not a number below 2^63 for {name}, nor inf")
-    return -(-int(text) // 4096) * 4096 if name in ("as", "memlock") else int(text)
+    return value
 
 
 def parse_address(text: str) -> Address:

@@ -290,6 +290,29 @@ def test_limits_stay_over_the_guests_own_reboot_and_over_a_restart(web: Host) ->
     assert everything(web) == first
 
 
+def test_limits_changed_while_the_guest_reboots_itself_are_those_of_its_next_life(web: Host) -> None:
+    """LXC reads the guest's configuration early in a start and sets the limits late."""
+    for number in range(205, 199, -1):
+        background(web, f"{BOX} reboot -f")
+        assert limits(web, "--rss", str(number), "--nofile", str(number)) == f"{number}:1024:16:60:9/10"
+        wait(lambda: web.inside("web", "true").code == 0)
+        wait(lambda number=number: kernel(web, "memory", "memory.limit_in_bytes", "memory.max") == str(number << 20))  # type: ignore[misc]
+        assert rlimit(init(web), "Max open files")[0] == str(number)
+
+
+DEEP = f"cd /sys/fs/cgroup; n=0; while [ $n -lt 1500 ] && {BOX} mkdir x && cd x; do n=$((n + 1)); done; echo $n"
+
+
+def test_cgroups_in_each_other_without_end_keep_nobody_from_the_guest(web: Host) -> None:
+    """On cgroup v2 the kernel ends it; here the guest's tree has no controllers, and no bound."""
+    depth = int(web.inside("web", DEEP).out)
+    assert depth == 1500 if V1 else depth <= 14
+    limits(web, "--nofile", "300")
+    assert rlimit(init(web), "Max open files")[0] == "300"
+    web.ok("vs-control", "--name", "web", "--restart")
+    assert web.inside("web", "ulimit -n").out == "300\n"
+
+
 def test_open_files_are_limited_for_every_process_at_once_and_for_who_enters(web: Host) -> None:
     background(web, "sleep 100000")
     assert limits(web, "--nofile", "400", "--rlimit", "core=0:inf") == "128:1024:16:60:9/10"

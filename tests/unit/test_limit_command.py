@@ -108,6 +108,7 @@ def test_limits_are_saved_and_inf_lifts_them(web: Paths, capsys: pytest.CaptureF
         (("--rlimit", "nofile=inf:4"), "the soft limit is above the hard one"),
         (("--rlimit", "nofile=-1"), "is not a number below 2^63"),
         (("--rlimit", "core=9223372036854775808"), "is not a number below 2^63"),
+        (("--rlimit", "as=9223372036854775807"), "is not a number below 2^63"),
         (("--rlimit", "nproc=5"), "nproc is a limit of the guest as a whole here: --proc"),
         (("--rlimit", "rss=5"), "--rss"),
         (("--nofile", "5", "--rlimit", "nofile=6"), "given twice"),
@@ -221,6 +222,15 @@ def test_a_guest_with_faults_hides_no_other(web: Paths, capsys: pytest.CaptureFi
         status, out, err = said(capsys, "vs-limit", "--all", *words)
         assert (status, len(out), len(err)) == (1, 1, 1)
         assert "db/context:1:1" in err[0]
+
+
+def test_what_a_change_leaves_without_force_is_said_too(web: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "vs-limit", "--name", "web", "--burst", "150", "--swap", "100")[2] == []
+    err = said(capsys, "vs-limit", "--name", "web", "--cpu", "inf", "--rss", "inf")[2]
+    assert len(err) == 2, err
+    for what in ("swap", "burst"):
+        assert any(f"{what} is not enforced: it goes with" in line for line in err), err
+    assert said(capsys, "vs-limit", "--name", "web", "--proc", "20")[2] == []
 
 
 def test_dry_run_tells_what_would_change(web: Paths, capsys: pytest.CaptureFixture[str]) -> None:

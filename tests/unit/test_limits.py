@@ -1,12 +1,13 @@
 """Limits become the kernel's words: cgroup v2, v1, and what is said where there is neither."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from vstools import limits
 from vstools.guest import Cpu, IoRate, Limits, Rlimit
-from vstools.limits import Controllers, live
+from vstools.limits import Controllers, cgroups, live
 
 ALL = frozenset({"memory", "pids", "cpu"})
 NONE = frozenset[str]()
@@ -43,7 +44,7 @@ def test_the_slides_limits_on_cgroup_v1() -> None:
             ("lxc.cgroup.cpu.cfs_period_us", "100000"),
             ("lxc.cgroup.cpu.cfs_quota_us", "360000"),
         ),
-        (NO_QUOTA,),
+        ("swap is not enforced: this kernel does not count it", NO_QUOTA),
     )
 
 
@@ -229,6 +230,37 @@ def test_the_empty_cgroups_of_a_stopped_guest_go_and_nothing_else(tmp_path: Path
     assert (root / "vs-tools/db").is_dir()
     assert (root / "other").is_dir()
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def nested(top: Path, depth: int) -> int:
+    """A descriptor of the last of ``depth`` directories in each other, which no path can name."""
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("x" * 250, dir_fd=here)
+        below = os.open("x" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    return here
+
+
+def test_cgroups_in_each_other_without_end_hide_nothing_and_go(tmp_path: Path) -> None:
+    proc = mountinfo(tmp_path / "proc", f"30 22 0:26 / {tmp_path}/cgroup rw - cgroup2 cgroup2 rw")
+    (tmp_path / "cgroup/web/wide").mkdir(parents=True)
+    last = nested(tmp_path / "cgroup/web", 1500)
+    handle = os.open("cgroup.procs", os.O_WRONLY | os.O_CREAT, dir_fd=last)
+    os.write(handle, b"4711\n")
+    os.close(handle)
+    assert cgroups.members("web", proc) == {4711}
+    os.unlink("cgroup.procs", dir_fd=last)
+    os.close(last)
+    limits.remove_cgroups("web", proc)
+    assert not (tmp_path / "cgroup/web").exists()
+
+
+@pytest.mark.parametrize("cpu", [Cpu(1, 1000000), Cpu(1, 10)])
+def test_a_share_that_is_too_small_for_the_kernel_is_said(cpu: Cpu) -> None:
+    plan = limits.plan(Limits(cpu=cpu), Controllers(ALL, NONE), cpus=2)
+    assert dict(plan.missing).get("cpu", "").endswith("no less than 1 ms in 100 ms of one CPU") == (cpu.interval > 10)
 
 
 def test_on_cgroup_v1_a_rate_is_written_on_the_guests_own_cgroup_by_a_hook(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_cgroup_of_version_1_with_the_pressure_of_a_hybrid_host() -> None:
     found = cgroups.usage(Trees(V1, str(DATA / "cgroup-v1/unified")), ".", cpus=2)
     expected = {
         "memory_bytes": 1212416,
-        "memory_unreclaimable_bytes": 1212416,
+        "memory_unreclaimable_bytes": 176128,
         "memory_limit_bytes": 64 * MIB,
         "swap_bytes": 0,
         "memory_limit_hits": 0,

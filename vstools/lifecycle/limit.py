@@ -1,7 +1,8 @@
 """A guest's limits, changed while it runs: in the kernel and in its files, or in neither."""
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,22 +123,35 @@ def _check_usage(change: Change) -> None:
 def apply(paths: Paths, name: str, edits: Edits) -> None:
     """Make the change; killed, the same command does the rest."""
     guests.require(paths, name)
-    with guest_lock(paths, name):
-        if not wait_until(lambda: _is_settled(paths, name), patience=_PATIENCE, pause=0.05):
-            raise Refused(f"guest {name} is just starting or ending", "try again")
-        with runtime_lock(paths, name):
-            change = decide(paths, name, edits)
-            words = " ".join(f"{key}={value}" for key, value in told(change.after.limits).items())
-            with log.change(f"limits {words}", name):
-                _put(paths, change)
+    with guest_lock(paths, name), _settled(paths, name):
+        change = decide(paths, name, edits)
+        said = bounds.of(paths, change.before).missing
+        words = " ".join(f"{key}={value}" for key, value in told(change.after.limits).items())
+        with log.change(f"limits {words}", name):
+            _put(paths, change)
     for what, sentence in change.plan.missing:
-        if what in edits.names:
+        if what in edits.names or (what, sentence) not in said:
             log.warn(f"guest {name}: {sentence}")
 
 
-def _is_settled(paths: Paths, name: str) -> bool:
-    """Whether the guest does not run, or its init does."""
-    return not is_running(paths, name) or lxc.init_pid(paths, name) is not None
+@contextmanager
+def _settled(paths: Paths, name: str) -> Iterator[None]:
+    """Hold the runtime lock of a guest that does not run, or is past its start: LXC sets limits that it read before.
+
+    The lock keeps one that ends meanwhile from its next life. Raises Refused when it starts and ends all the time.
+    """
+    with ExitStack() as held:
+
+        def is_settled() -> bool:
+            held.enter_context(runtime_lock(paths, name))
+            if not is_running(paths, name) or lxc.state(paths, name) in ("RUNNING", "FROZEN"):
+                return True
+            held.close()
+            return False
+
+        if not wait_until(is_settled, patience=_PATIENCE, pause=0.05):
+            raise Refused(f"guest {name} is just starting or ending", "try again")
+        yield
 
 
 def _put(paths: Paths, change: Change) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vstools.errors import VsError
@@ -57,15 +59,63 @@ def homes(proc: Path = Path("/proc")) -> dict[tuple[int, str], Path]:
 
 def members(group: str, proc: Path = Path("/proc")) -> set[int]:
     """Every process in a cgroup and below it, in every tree; nothing is thawed or ended."""
-    return {pid for root in _hierarchies(proc) for pid in _listed(root / group)}
+    return {pid for root in _hierarchies(proc) for folder in _each(root / group) for pid in _listed(folder)}
 
 
-def _listed(path: Path) -> set[int]:
-    found: set[int] = set()
-    for folder, _, _ in os.walk(path):
-        with suppress(OSError):
-            found |= {int(word) for word in Path(folder, "cgroup.procs").read_text().split()}
-    return found
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _each(top: Path, *, remove: bool = False) -> Iterator[int]:
+    """A descriptor of each cgroup at and below ``top``, good until the next one; with ``remove``, those below go.
+
+    A guest nests cgroups as deep as the kernel lets it, beyond what a path can name: one step at a time, nothing grows.
+    """
+    try:
+        here = os.open(top, _FOLDER)
+    except OSError:
+        return
+    names: list[str] = []
+    ahead = [_folders(here)]
+    try:
+        yield here
+        while True:
+            if ahead[-1]:
+                try:
+                    below = os.open(name := ahead[-1].pop(), _FOLDER, dir_fd=here)
+                except OSError:
+                    continue
+                os.close(here)
+                here = below
+                names.append(name)
+                ahead.append(_folders(here))
+                yield here
+            elif names:
+                above = os.open("..", _FOLDER, dir_fd=here)
+                os.close(here)
+                here = above
+                ahead.pop()
+                name = names.pop()
+                if remove:
+                    with suppress(OSError):
+                        os.rmdir(name, dir_fd=here)
+            else:
+                return
+    finally:
+        os.close(here)
+
+
+def _folders(folder: int) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _listed(folder: int) -> set[int]:
+    with suppress(OSError), open("cgroup.procs", opener=partial(os.open, dir_fd=folder)) as handle:
+        return {int(word) for word in handle.read().split()}
+    return set()
 
 
 def end_processes(group: str, proc: Path = Path("/proc"), patience: float = 30) -> None:
@@ -77,7 +127,7 @@ def end_processes(group: str, proc: Path = Path("/proc"), patience: float = 30) 
     roots = [root / group for root in _hierarchies(proc)]
 
     def ended() -> bool:
-        pids = {pid for root in roots for pid in _pids(root)}
+        pids = {pid for root in roots for folder in _each(root) for pid in _thawed(folder)}
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -87,17 +137,16 @@ def end_processes(group: str, proc: Path = Path("/proc"), patience: float = 30) 
         raise VsError(f"processes in the cgroup {group} do not end", "dmesg may tell why")
 
 
-def _pids(path: Path) -> set[int]:
-    """Every process in a cgroup and below it; frozen ones are thawed on the way."""
-    found: set[int] = set()
-    for folder, _, names in os.walk(path):
-        for name, text in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            if name in names:
-                with suppress(OSError):
-                    Path(folder, name).write_text(text)
+def _thawed(folder: int) -> set[int]:
+    """The processes of a cgroup, which do not stay frozen."""
+    for name, text in (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0")):
         with suppress(OSError):
-            found |= {int(word) for word in Path(folder, "cgroup.procs").read_text().split()}
-    return found
+            handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.write(handle, text)
+            finally:
+                os.close(handle)
+    return _listed(folder)
 
 
 def _hierarchies(proc: Path) -> list[Path]:
@@ -111,17 +160,7 @@ def _hierarchies(proc: Path) -> list[Path]:
 def remove_cgroups(group: str, proc: Path = Path("/proc")) -> None:
     """Remove the empty cgroups that a stopped guest left, in every hierarchy; those with processes stay."""
     for root in _hierarchies(proc):
-        _remove_empty(root / group)
-
-
-def _remove_empty(path: Path) -> None:
-    try:
-        children = [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    for child in children:
-        _remove_empty(Path(child))
-    try:
-        path.rmdir()
-    except OSError:
-        return
+        for _ in _each(root / group, remove=True):
+            pass
+        with suppress(OSError):
+            (root / group).rmdir()

@@ -12,6 +12,7 @@ from vstools.guest import IoRate, Limits, Rlimit
 from vstools.limits.cgroups import Controllers
 
 PERIOD = 100_000  # microseconds, the kernel's default
+_LEAST_QUOTA = 1000  # microseconds; the kernel refuses less
 MIB = 1 << 20
 _PIDS = 4194304  # PID_MAX_LIMIT: the kernel refuses a larger number, and no host has more processes
 V1_NONE = "-1"
@@ -74,10 +75,10 @@ def _prlimit(limit: Rlimit) -> str:
 
 
 def quota(limits: Limits, cpus: int) -> int | None:
-    """Microseconds of CPU time in each period, for a share of all CPUs; the kernel takes no less than 1000."""
+    """Microseconds of CPU time in each period, for a share of all CPUs."""
     if limits.cpu is None:
         return None
-    return max(1000, limits.cpu.rate * cpus * PERIOD // limits.cpu.interval)
+    return max(_LEAST_QUOTA, limits.cpu.rate * cpus * PERIOD // limits.cpu.interval)
 
 
 def plan(
@@ -107,10 +108,11 @@ def plan(
         elif wanted:
             what = {"memory": "rss", "pids": "proc"}.get(controller, controller)
             missing.append((what, f"{what} is not enforced: this kernel has no {controller} controller"))
+    missing += _cpu_faults(limits, cpus)
     missing += _burst_faults(limits, cpus)
     if limits.swap != 0 and limits.rss is None:
         missing.append(("swap", "swap is not enforced: it goes with a limit of memory (--rss)"))
-    elif limits.swap != 0 and "memory" not in have.v2 and not have.v1_swap:
+    elif limits.swap is not None and limits.rss is not None and "memory" in have.v1 - have.v2 and not have.v1_swap:
         missing.append(("swap", "swap is not enforced: this kernel does not count it"))
     if limits.disk is not None:
         missing.append(("disk", "disk is not enforced: a plain directory has no quota"))
@@ -177,6 +179,13 @@ def _burst(limits: Limits, cpus: int) -> int:
     """Microseconds. The kernel takes no burst above the quota."""
     most = quota(limits, cpus)
     return min((limits.burst or 0) * 1000, most) if most else 0
+
+
+def _cpu_faults(limits: Limits, cpus: int) -> list[tuple[str, str]]:
+    if limits.cpu is None or limits.cpu.rate * cpus * PERIOD >= _LEAST_QUOTA * limits.cpu.interval:
+        return []
+    least = f"{_LEAST_QUOTA / 1000:g} ms in {PERIOD / 1000:g} ms of one CPU"
+    return [("cpu", f"cpu is enforced in part: the kernel takes no less than {least}")]
 
 
 def _burst_faults(limits: Limits, cpus: int) -> list[tuple[str, str]]:

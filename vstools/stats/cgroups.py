@@ -84,9 +84,7 @@ def _memory_v2(path: str) -> Values:
     local = flat(read(f"{path}/memory.events.local")) or events
     return {
         "memory_bytes": current,
-        "memory_unreclaimable_bytes": _unreclaimable(
-            current, stat, ("inactive_file", "active_file", "slab_reclaimable")
-        ),
+        "memory_unreclaimable_bytes": _unreclaimable(current, stat),
         "memory_limit_bytes": limit(read(f"{path}/memory.max")),
         "swap_bytes": number(read(f"{path}/memory.swap.current")),
         "memory_limit_hits": local.get("max"),
@@ -96,28 +94,28 @@ def _memory_v2(path: str) -> Values:
 
 
 def _memory_v1(path: str) -> Values:
-    """A kill is counted in the victim's own cgroup alone, hits of the limit where it is.
+    """A kill is counted in the victim's own cgroup alone. Each was a hit of the limit, and no other hit is known:
+    failcnt also counts each time that the kernel had to drop a part of the file cache.
 
-    The limit of memory with swap is the same number and is tried first; its hits are counted by few kernels (6.18 does
-    not). So this is the least that is known: each kill was a hit.
+    What a process has mapped and shared is what cannot be reclaimed; memory.kmem.* counts reclaimable slabs as well.
     """
     stat, current = flat(read(f"{path}/memory.stat")), number(read(f"{path}/memory.usage_in_bytes"))
-    hits = total(number(read(f"{path}/memory.{kind}failcnt")) for kind in ("", "memsw."))
     kills = _added(path, "memory.oom_control", "oom_kill")
     return {
         "memory_bytes": current,
-        "memory_unreclaimable_bytes": _unreclaimable(current, stat, ("total_inactive_file", "total_active_file")),
+        "memory_unreclaimable_bytes": total(stat.get(key) for key in ("total_rss", "total_shmem")),
         "memory_limit_bytes": limit(read(f"{path}/memory.limit_in_bytes")),
         "swap_bytes": stat.get("total_swap"),
-        "memory_limit_hits": None if hits is None else max(hits, kills or 0),
+        "memory_limit_hits": kills,
         "memory_high_hits": None,
         "oom_kills": kills,
     }
 
 
-def _unreclaimable(current: int | None, stat: Mapping[str, int], reclaimable: tuple[str, ...]) -> int | None:
+def _unreclaimable(current: int | None, stat: Mapping[str, int]) -> int | None:
     """Usage without the file cache, which the kernel drops when it needs to. tmpfs stays: it lies on other lists."""
-    return None if current is None or not stat else max(0, current - sum(stat.get(key, 0) for key in reclaimable))
+    reclaimable = (stat.get(key, 0) for key in ("inactive_file", "active_file", "slab_reclaimable"))
+    return None if current is None or not stat else max(0, current - sum(reclaimable))
 
 
 def _pids(path: str) -> Values:
