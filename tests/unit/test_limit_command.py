@@ -206,6 +206,31 @@ def test_a_rate_of_a_disk_that_cannot_be_held_is_saved_and_said(web: Paths, caps
     assert row["limits"]["io_rate"]["enforced"] is False
 
 
+@pytest.mark.parametrize(
+    ("lacks", "rate", "sentence"),
+    [
+        ({"tbf", "ifb"}, "10", "net-rate is not enforced: this kernel has no tbf"),
+        ({"ifb"}, "10", "net-rate is enforced in part: this kernel has no ifb"),
+        ({"ifb"}, "10/inf", ""),
+    ],
+)
+def test_a_rate_of_links_that_this_kernel_cannot_hold_is_saved_and_said(
+    web: Paths,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: set[str],
+    rate: str,
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(rates, "lacking", lambda: frozenset(lacks))
+    status, _, err = said(capsys, "vs-limit", "--name", "web", "--net-rate", rate)
+    assert (status, len(err)) == (0, 1 if sentence else 0)
+    assert sentence in "".join(err)
+    (row,) = json.loads("\n".join(said(capsys, "vs-limit", "--name", "web", "--json")[1]))
+    assert row["net_rate"]["sent"] == 10
+    assert row["limits"]["net_rate"]["enforced"] is not bool(sentence)
+
+
 def test_a_table_for_people(web: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     said(capsys, "vs-limit", "--name", "web", "--proc", "inf")
     _, out, _ = said(capsys, "vs-limit", "--name", "web", "--table")
