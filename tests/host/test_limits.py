@@ -372,7 +372,7 @@ def test_without_the_capability_a_limit_that_would_be_raised_is_refused_and_noth
     assert everything(web) == before
 
 
-STEPS = ("limit:cgroup", "limit:tmpfs", "limit:rlimits", "limit:saved", "limit:done")
+STEPS = ("limit:cgroup", "limit:tmpfs", "limit:rlimits", "limit:rates", "limit:saved", "limit:done")
 WORDS = ("--rss", "64", "--proc", "40", "--tmpfs", "8", "--cpu", "1/2", "--burst", "20", "--nofile", "500")
 
 
