@@ -123,6 +123,17 @@ def test_an_lxcfs_that_ended_is_told_and_exchanged_in_the_running_guest(host: Ho
     assert total(host, "web") == of_the_host(), "a guest's root may look past it"
 
 
+def test_a_guest_that_put_something_else_on_its_proc_harms_itself_alone(host: Host, small: Path, lxcfs: Lxcfs) -> None:
+    assert create(host, "web", 10, small, "--start").code == 0
+    host.inside("web", "mkdir /root/own && ln -s /etc/passwd /root/own/cpuinfo && mount --bind /root/own /proc")
+    assert host.inside("web", "ls /proc").out == "cpuinfo\n"
+    before = Path("/proc/self/mountinfo").read_text()
+    done = host.vs("vs-fonctions", "guest_lxcfs", "web")
+    assert (done.code, "could not be mounted" in done.err) == (1, True)
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert lxcfs.answers()
+
+
 def test_a_dead_or_hanging_lxcfs_keeps_no_guest_from_starting(host: Host, small: Path, lxcfs: Lxcfs) -> None:
     assert create(host, "web", 10, small).code == 0
     for wound, cure in (

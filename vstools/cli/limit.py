@@ -53,6 +53,7 @@ def limit(
         typer.Option("--io-rate", help="MiB/s read from and written to the disk", metavar="READ[/WRITE]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="also below what is in use")] = False,
+    advise: Annotated[bool, typer.Option("--advise", help="what should change, after what was used")] = False,
     as_json: app.Json = False,
     table: app.Table = False,
     dry_run: app.DryRun = False,
@@ -62,18 +63,23 @@ def limit(
     Prints <host>:<guest>:<rss>:<disk>:<tmpfs>:<proc>:<cpu>, the saved limits: numbers in MiB and counts, inf for none.
     A running guest has new limits at once; where the kernel refuses one, none of them is changed. inf lifts a limit.
     Lowering memory or processes below what is in use is refused without --force, which then may end processes of
-    the guest. What this host cannot enforce is saved, and said.
+    the guest. What this host cannot enforce is saved, and said. --advise prints <host>:<guest>:<limit>:<now>:<advised>:
+    <reason> for each limit that should change, after what the guest used since its start.
     """
     app.exclusive(json=as_json, table=table)
     texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "cpu": cpu, "burst": burst, "swap": swap,
              "net_rate": net_rate, "io_rate": io_rate}  # fmt: skip
     rlimits = [*(rlimit or ()), *([f"nofile={nofile}"] if nofile is not None else ())]
     changes = bool(rlimits) or any(text is not None for text in texts.values())
+    if advise and (changes or force or dry_run):
+        raise Refused("--advise changes nothing", "give the limit in a second command")
     if (force or dry_run) and not changes:
         raise Refused(f"--{'force' if force else 'dry-run'} goes with a limit to set")
     edits = _edits(texts, rlimits, force=force) if changes else None
     paths = installation.from_environment()
     names = app.selected(paths, name, everyone)
+    if advise:
+        return _advise(paths, names, as_json=as_json, table=table)
     status = 0
     if edits is not None and dry_run:
         return _foresee(paths, names, edits)
@@ -141,6 +147,23 @@ def _tried(guest: str, act: Any, *, alone: bool) -> int:
         print(error if isinstance(error, BadFiles) else f"vs-limit: guest {guest}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _advise(paths: Paths, names: tuple[str, ...], *, as_json: bool, table: bool) -> int:
+    from dataclasses import asdict
+
+    from vstools.lifecycle import stats
+
+    rows: list[dict[str, object]] = []
+
+    def ask(guest: str) -> None:
+        rows.extend({"host": app.host_name(), "guest": guest, **asdict(each)} for each in stats.advice(paths, guest))
+
+    status = [_tried(guest, partial(ask, guest), alone=len(names) == 1) for guest in names]
+    if not as_json:
+        rows = [{**row, "now": row["now"] or "inf"} for row in rows]
+    app.show(rows, lambda row: ":".join(str(word) for word in row.values()), as_json=as_json, table=table)
+    return max(status, default=0)
 
 
 def _rows(paths: Paths, names: tuple[str, ...], *, as_json: bool, table: bool) -> tuple[list[dict[str, object]], int]:

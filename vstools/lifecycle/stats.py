@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from vstools import alive
 from vstools.config import registry
@@ -17,6 +18,9 @@ from vstools.stats.files import read
 from vstools.stats.parse import number
 from vstools.stats.processes import Process, look, pids
 from vstools.stats.sample import Sample
+
+if TYPE_CHECKING:
+    from vstools.stats.advice import Advice
 
 PAYLOAD = "payload"
 """The part of a guest's cgroup that holds its limits and, one level further down, its processes."""
@@ -47,6 +51,11 @@ class Reader:
             values |= around.tmpfs(os.path.join(runtime, "tmp"))  # noqa: PTH118 - asked for every guest
             values["uptime_seconds"] = None if monitor is None else around.age(monitor)
         return Sample(name, running, at, values)
+
+    def peaks(self, name: str) -> Values:
+        """The most that a running guest used since its start; empty where it does not run."""
+        group = record(self._paths, name).get("cgroup") if alive.is_running(self._paths, name) else None
+        return cgroups.peaks(self._trees, f"{group}/{PAYLOAD}") if isinstance(group, str) else {}
 
     def guests(self, names: Iterable[str]) -> list[Sample]:
         """Samples of several guests."""
@@ -81,6 +90,16 @@ def single(paths: Paths, names: Iterable[str]) -> list[Sample]:
     """Samples of guests, with the CPU share since their start."""
     reader = Reader(paths)
     return [sample.average(each, reader.cpus) for each in reader.guests(names)]
+
+
+def advice(paths: Paths, name: str) -> list["Advice"]:
+    """Which of a guest's saved limits should change after what it used since its start; a stopped one gets none."""
+    from vstools.config import guests
+    from vstools.stats.advice import advise
+
+    limits, reader = guests.load(paths, name).limits, Reader(paths)
+    found = reader.guest(name)
+    return advise(limits, {**found.values, **reader.peaks(name)}) if found.running else []
 
 
 def over(paths: Paths, names: Iterable[str], interval: float) -> list[Sample]:

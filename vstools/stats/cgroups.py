@@ -66,6 +66,17 @@ def usage(where: Trees, group: str, cpus: int) -> Values:
     return found | pressures(f"{unified}/", ".pressure")
 
 
+def peaks(where: Trees, group: str) -> Values:
+    """The most that a cgroup ever used: memory with file cache (version 2 from Linux 5.19), processes (from 6.1)."""
+    unified = where.unified(group)
+    memory = f"{where.v1['memory']}/{group}/memory.max_usage_in_bytes" if "memory" in where.v1 else ""
+    processes = f"{where.v1['pids']}/{group}" if "pids" in where.v1 else unified
+    return {
+        "memory_peak_bytes": number(read(memory or f"{unified}/memory.peak")),
+        "processes_peak": number(read(f"{processes}/pids.peak")),
+    }
+
+
 def pressures(before: str, after: str = "") -> Values:
     """PSI of a cgroup, which only version 2 has (a hybrid host has it as well); of the host: ``/proc/pressure/``."""
     found: Values = {}

@@ -7,6 +7,7 @@ Nothing is read through a guest's mounts: its root could mount a file system of 
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,11 @@ def _copies(where: Path) -> Iterator[tuple[str, int]]:
 
 
 def _replace(namespace: int, table: IO[str], copies: dict[str, int]) -> None:
-    """The child's part; ``table`` is mountinfo of the guest's init, which cannot be opened from inside."""
+    """The child's part; ``table`` is mountinfo of the guest's init, which cannot be opened from inside.
+
+    From there every path leads into the guest's tree: this process must load no module any more, and cannot.
+    """
+    sys.meta_path.clear()
     libc.enter_mounts(namespace)
     for target, copy in copies.items():
         while target in _places(table):
