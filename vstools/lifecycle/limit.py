@@ -13,11 +13,12 @@ from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
-from vstools.lifecycle import phases
+from vstools.lifecycle import disk, phases
 from vstools.lifecycle.host import guest_lock, runtime_lock
 from vstools.limits import cgroups, live, processes
 from vstools.paths import Paths
 from vstools.storage import mounts
+from vstools.storage.quota import Use
 
 _PATIENCE = 60.0
 _MIB = 1 << 20
@@ -58,6 +59,8 @@ class Change:
     edits: Edits
     record: phases.Record | None
     tmp: Path
+    held: Use | None
+    """On the disk; None where that is not counted."""
 
     @property
     def group(self) -> str:
@@ -73,6 +76,9 @@ class Change:
             group = live.Group(self.group)
             ahead = live.write_order(group.read(self.plan.settings), self.plan.settings)
             lines += [f"{group.path(setting)} <- {setting.value}" for setting in ahead]
+        size = self.after.limits.disk
+        if self.held is not None and self.held.limit != (None if size is None else size * _MIB):
+            lines.append(f"project quota {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}")
         return tuple(lines) or ("nothing changes",)
 
 
@@ -87,12 +93,14 @@ def decide(paths: Paths, name: str, edits: Edits) -> Change:
     """Read and check everything; raises Refused or BadFiles, changes nothing."""
     guest = guests.load(paths, name)
     after = replace(guest, limits=edits.of(guest.limits))
-    plan = limits.of_this_host(after.limits)
+    plan = limits.of_this_host(after.limits, disk.fault(paths, name, after.limits))
     record = phases.running(paths, name)
-    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp")
+    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp", disk.held(paths, guest))
     for what, sentence in plan.missing:
         if what == "burst" and "burst" in edits.names and after.limits.cpu is not None:
             raise Refused(f"guest {name}: {sentence}", "a smaller --burst or a larger --cpu would do")
+    if not edits.force:
+        disk.check(after, change.held, after.limits.disk)
     if record is not None:
         _check_tmp(change)
         _check_usage(change)
@@ -140,6 +148,7 @@ def _put(paths: Paths, change: Change) -> None:
     """The kernel first, then the files: what fails is undone, and then both are as they were."""
     name = change.after.name
     with ExitStack() as undo:
+        _put_disk(paths, change, undo)
         if change.record is not None:
             _put_kernel(change, undo)
         undo.callback(guests.save, paths.config_of(name), change.before)
@@ -163,6 +172,19 @@ def _put_kernel(change: Change, undo: ExitStack) -> None:
     undo.callback(rlimits.back)
     rlimits.put(tuple((name, limit) for name, limit in change.plan.rlimits if name in asked))
     checkpoint("limit:rlimits")
+
+
+def _put_disk(paths: Paths, change: Change, undo: ExitStack) -> None:
+    """The quota is there whether the guest runs or not."""
+    guest, held = change.after, change.held
+    if held is not None:
+        undo.callback(disk.put, paths, guest, None if held.limit is None else held.limit // _MIB)
+        disk.put(paths, guest, guest.limits.disk)
+        checkpoint("limit:disk")
+    elif change.record is not None and guest.limits.disk is not None and "disk" in change.edits.names:
+        if "disk" not in dict(change.plan.missing):
+            words = f"disk {guest.limits.disk} begins with its next start"
+            log.warn(f"guest {guest.name}: its tree is not counted yet; {words}")
 
 
 def _put_tmp(change: Change, undo: ExitStack) -> None:
@@ -189,9 +211,11 @@ class State:
 def state(paths: Paths, name: str) -> State:
     """The limits of one guest, from its files and the kernel."""
     guest = guests.load(paths, name)
-    plan = limits.of_this_host(guest.limits)
+    plan = limits.of_this_host(guest.limits, disk.fault(paths, name, guest.limits))
     record = phases.running(paths, name)
     applied = {} if record is None else _applied(guest, plan, record, paths.runtime_of(name) / "tmp")
+    if record is not None and "disk" not in dict(plan.missing):
+        applied |= _applied_disk(guest, disk.held(paths, guest))
     return State(guest.limits, dict(plan.missing), applied)
 
 
@@ -212,6 +236,11 @@ def _applied(guest: Guest, plan: limits.Plan, record: phases.Record, tmp: Path) 
     elif size is None and guest.limits.tmpfs is not None:
         found["tmpfs"] = None
     return found
+
+
+def _applied_disk(guest: Guest, held: Use | None) -> dict[str, object]:
+    limit = None if held is None or held.limit is None else held.limit // _MIB
+    return {} if limit == guest.limits.disk else {"disk": limit}
 
 
 def _in_units(what: str, values: tuple[float, ...]) -> object:

@@ -19,6 +19,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
+from vstools.lifecycle import disk
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -98,7 +99,7 @@ def decide(paths: Paths, name: str) -> Start:
         ),
         links,
     )
-    bounds = limits.of_this_host(guest.limits)
+    bounds = limits.of_this_host(guest.limits, disk.fault(paths, name, guest.limits))
     return Start(guest, host, links, policy, plan.names(guest, host.networks, host.conf), bounds, record)
 
 
@@ -164,6 +165,8 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     checkpoint("start:recorded")
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
+    disk.start(paths, guest)
+    checkpoint("start:disk")
     _connect(paths, start, inquiry)
     if guest.limits.tmpfs is not None:
         mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)

@@ -68,11 +68,18 @@ def quota(limits: Limits, cpus: int) -> int | None:
     return max(1000, limits.cpu.rate * cpus * PERIOD // limits.cpu.interval)
 
 
-def plan(limits: Limits, have: Controllers, cpus: int | None = None, most_files: int | None = None) -> Plan:
+def plan(
+    limits: Limits,
+    have: Controllers,
+    cpus: int | None = None,
+    most_files: int | None = None,
+    no_disk: str | None = None,
+) -> Plan:
     """Decide what to write for ``limits``.
 
     ``cpus`` is the host's number of CPUs: the share R/T is of all of them. ``most_files`` is fs.nr_open, which the
-    kernel lets no process pass, also where no limit is wanted.
+    kernel lets no process pass, also where no limit is wanted. ``no_disk``: why no limit of the disk is enforced; the
+    quota itself is the storage's.
     """
     cpus = cpus or os.cpu_count() or 1
     settings: list[Setting] = []
@@ -94,8 +101,8 @@ def plan(limits: Limits, have: Controllers, cpus: int | None = None, most_files:
         missing.append(("swap", "swap is not enforced: it goes with a limit of memory (--rss)"))
     elif limits.swap != 0 and "memory" not in have.v2 and not have.v1_swap:
         missing.append(("swap", "swap is not enforced: this kernel does not count it"))
-    if limits.disk is not None:
-        missing.append(("disk", "disk is not enforced: a plain directory has no quota"))
+    if limits.disk is not None and no_disk is not None:
+        missing.append(("disk", f"disk is not enforced: {no_disk}"))
     return Plan(tuple(settings), tuple(missing), tuple((n, _capped(n, r, most_files)) for n, r in limits.rlimits))
 
 

@@ -1,0 +1,241 @@
+"""Project quotas: what is told to the kernel and understood of it, and the walk over a hostile tree."""
+
+import errno
+import os
+import socket
+import struct
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from vstools import inside
+from vstools.errors import Refused, VsError
+from vstools.guest import Guest
+from vstools.lifecycle import disk
+from vstools.storage import quota, walk
+from vstools.storage.quota import Use
+
+MIB = 1 << 20
+INHERIT = 0x200
+
+
+def test_a_limit_is_written_as_the_kernels_headers_have_it() -> None:
+    """struct if_dqblk: eight u64 (hard and soft limit in KiB first), a u32 that says which are meant, padding."""
+    assert quota.encoded(3) == struct.pack("=QQ", 3072, 3072) + bytes(48) + struct.pack("=II", 1, 0)
+    assert quota.encoded(None) == bytes(64) + struct.pack("=II", 1, 0)
+
+
+def test_what_the_kernel_says_of_a_project() -> None:
+    said = struct.pack("=8Q", 2048, 1024, 123456, 0, 0, 7, 0, 0) + struct.pack("=II", 0x3F, 0)
+    assert quota.decoded(said) == Use(123456, 2 * MIB)
+    assert quota.decoded(bytes(72)) == Use(0, None)
+
+
+@pytest.mark.parametrize(("directory", "flags"), [(True, 0x80 | INHERIT), (False, 0x80)])
+def test_a_mark_leaves_the_other_attributes_alone_and_directories_hand_it_on(directory: bool, flags: int) -> None:
+    before = struct.pack("=5I", 0x80, 1, 2, 0, 4) + bytes(8)
+    assert quota.with_mark(before, 10000, directory=directory) == struct.pack("=5I", flags, 1, 2, 10000, 4) + bytes(8)
+
+
+class Kernel:
+    """A file system with project quotas, as far as attributes go."""
+
+    def __init__(self) -> None:
+        self.attributes: dict[int, bytes] = {}
+        self.extended: set[int] = set()
+        self.refusing: dict[int, int] = {}
+
+    def ioctl(self, descriptor: int, command: int, content: bytes) -> bytes:
+        inode = os.fstat(descriptor).st_ino
+        if command == 0x801C581F:
+            return self.attributes.get(inode, bytes(28))
+        assert (command, len(content)) == (0x401C5820, 28)
+        if inode in self.refusing:
+            raise OSError(self.refusing[inode], "refused")
+        self.attributes[inode] = content
+        return content
+
+    def getxattr(self, descriptor: int, name: str) -> bytes:
+        assert name.startswith("trusted.")
+        if os.fstat(descriptor).st_ino not in self.extended:
+            raise OSError(errno.ENODATA, "none")
+        return b"1"
+
+    def setxattr(self, descriptor: int, name: str, content: bytes) -> None:
+        assert (name.startswith("trusted."), content) == (True, b"1")
+        self.extended.add(os.fstat(descriptor).st_ino)
+
+    def removexattr(self, descriptor: int, _: str) -> None:
+        self.extended.remove(os.fstat(descriptor).st_ino)
+
+    def projects(self, tree: Path) -> dict[str, tuple[int, int]]:
+        """Each path that has been marked: project and flags."""
+        paths = {path.lstat().st_ino: str(path.relative_to(tree)) for path in (tree, *tree.rglob("*"))}
+        return {
+            paths[inode]: (struct.unpack_from("=I", each, 12)[0], struct.unpack_from("=I", each)[0])
+            for inode, each in self.attributes.items()
+        }
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    found = Kernel()
+    monkeypatch.setattr(quota, "ioctl", found.ioctl)
+    for name in ("getxattr", "setxattr", "removexattr"):
+        monkeypatch.setattr(os, name, getattr(found, name))
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with all that a hostile guest can leave, beside a file of the host's."""
+    (tmp_path / "secret").write_text("host")
+    made = tmp_path / "tree"
+    (made / "etc/deep").mkdir(parents=True)
+    (made / "etc/file").write_text("x")
+    (made / "etc/deep/file").write_text("x")
+    os.link(made / "etc/file", made / "etc/again")
+    (made / "link").symlink_to(tmp_path / "secret")
+    (made / "up").symlink_to(tmp_path)
+    os.mkfifo(made / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(made / "socket"))
+    (made / os.fsdecode(b"\xff\n")).mkdir()
+    return made
+
+
+def test_directories_and_regular_files_are_marked_and_nothing_else_is_opened(kernel: Kernel, tree: Path) -> None:
+    assert quota.mark(tree, 10000) == 0
+    folders = {".", "etc", "etc/deep", os.fsdecode(b"\xff\n")}
+    marked = kernel.projects(tree)
+    assert {path for path, (project, flags) in marked.items() if (project, flags) == (10000, INHERIT)} == folders
+    assert {path for path, (project, flags) in marked.items() if (project, flags) == (10000, 0)} <= {
+        "etc/again", "etc/file", "etc/deep/file",
+    }  # fmt: skip
+    assert len(marked) == len(folders) + 2
+    assert quota.is_marked(tree, 10000)
+    assert not quota.is_marked(tree, 10001)
+
+
+def test_a_tree_whose_marking_was_cut_short_is_not_marked(kernel: Kernel, tree: Path) -> None:
+    kernel.refusing[(tree / "etc/deep/file").stat().st_ino] = errno.EIO
+    with pytest.raises(OSError, match="refused"):
+        quota.mark(tree, 10000)
+    assert quota.project(tree) == 10000
+    assert not quota.is_marked(tree, 10000)
+    kernel.refusing.clear()
+    quota.mark(tree, 10000)
+    assert quota.is_marked(tree, 10000)
+
+
+def test_immutable_files_are_left_out_and_told(kernel: Kernel, tree: Path) -> None:
+    kernel.refusing[(tree / "etc/deep/file").stat().st_ino] = errno.EPERM
+    assert quota.mark(tree, 10000) == 1
+    assert quota.is_marked(tree, 10000)
+
+
+def test_a_deep_tree_needs_no_descriptor_for_each_level(tree: Path) -> None:
+    levels, folder = 3000, os.open(tree, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d" * 100, dir_fd=folder)
+        inner = os.open("d" * 100, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    most, seen = 0, Counter[bool]()
+
+    def act(descriptor: int, *, directory: bool) -> None:
+        nonlocal most
+        most, seen[directory] = max(most, descriptor), seen[directory] + 1
+
+    root = os.open(tree, os.O_RDONLY)
+    walk.walk(root, act)
+    assert seen[True] == levels + 4
+    assert most < root + 10
+    os.close(root)
+
+
+def test_no_descriptor_is_left_open_and_the_root_stays(tree: Path) -> None:
+    root = os.open(tree, os.O_RDONLY)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def fail(descriptor: int, *, directory: bool) -> None:
+        if not directory:
+            raise OSError(errno.EIO, "bad disk")
+
+    with pytest.raises(OSError, match="bad disk"):
+        walk.walk(root, fail)
+    walk.walk(root, lambda descriptor, *, directory: None)
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(root)
+
+
+def test_a_directory_that_is_moved_out_leads_nowhere_else(tree: Path) -> None:
+    outside = tree.parent / "outside"
+    (outside / "other").mkdir(parents=True)
+    seen = []
+
+    def act(descriptor: int, *, directory: bool) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        seen.append(name)
+        if name == tree / "etc/deep":
+            (tree / "etc/deep").rename(outside / "deep")
+
+    root = os.open(tree, os.O_RDONLY)
+    with pytest.raises(VsError, match="was moved"):
+        walk.walk(root, act)
+    os.close(root)
+    assert not any("other" in name.parts for name in seen)
+
+
+def test_a_link_in_a_directorys_place_is_not_entered(tree: Path) -> None:
+    root = os.open(tree, os.O_RDONLY)
+    assert inside.open_entry(root, "up", os.O_RDONLY) is None
+    assert inside.open_entry(root, "missing", os.O_RDONLY) is None
+    os.close(root)
+
+
+def test_a_file_system_without_quotas_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for code in (errno.ENOSYS, errno.ESRCH, errno.EOPNOTSUPP):
+
+        def refuse(*_: object, code: int = code) -> None:
+            raise OSError(code, "no")
+
+        monkeypatch.setattr("vstools.libc.project_quota", refuse)
+        assert quota.is_on(tmp_path) is False
+    assert quota.use(tmp_path / "missing", 10000) is None
+
+
+@pytest.mark.parametrize(("flags", "on"), [(0x30, True), (0x10, False), (0x20, False), (0x0F, False), (0x3F, True)])
+def test_quotas_count_only_where_they_are_enforced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int, on: bool
+) -> None:
+    def answer(_: int, command: int, project: int, content: bytearray) -> None:
+        assert (command, project, content[0]) == (0x5808, 0, 1)
+        struct.pack_into("=H", content, 2, flags)
+
+    monkeypatch.setattr("vstools.libc.project_quota", answer)
+    assert quota.is_on(tmp_path) is on
+
+
+@pytest.mark.parametrize(
+    ("now", "size", "refused"),
+    [
+        (None, 1, False),
+        (Use(35 * MIB, None), 20, True),
+        (Use(35 * MIB, 40 * MIB), 20, True),
+        (Use(35 * MIB, 40 * MIB), 35, False),
+        (Use(35 * MIB + 1, 40 * MIB), 35, True),
+        (Use(35 * MIB, 20 * MIB), 30, False),
+        (Use(35 * MIB, 20 * MIB), 20, False),
+        (Use(35 * MIB, 40 * MIB), None, False),
+    ],
+)
+def test_a_limit_is_not_lowered_below_what_is_in_use(now: Use | None, size: int | None, refused: bool) -> None:
+    guest = Guest("web", 10000, "web")
+    if not refused:
+        disk.check(guest, now, size)
+        return
+    with pytest.raises(Refused, match=rf"guest web: disk {size}: 3[56] MiB are in use"):
+        disk.check(guest, now, size)
