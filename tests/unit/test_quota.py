@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,9 @@ INHERIT = 0x200
 
 
 def test_a_limit_is_written_as_the_kernels_headers_have_it() -> None:
-    """struct if_dqblk: eight u64 (hard and soft limit in KiB first), a u32 that says which are meant, padding."""
-    assert quota.encoded(3) == struct.pack("=QQ", 3072, 3072) + bytes(48) + struct.pack("=II", 1, 0)
-    assert quota.encoded(None) == bytes(64) + struct.pack("=II", 1, 0)
+    """struct if_dqblk: hard, soft, used of space (KiB) and of files, two times, which of them are meant, padding."""
+    assert quota.encoded(3) == struct.pack("=8QII", 3072, 3072, 0, 768, 768, 0, 0, 0, 1 | 4, 0)
+    assert quota.encoded(None) == bytes(64) + struct.pack("=II", 1 | 4, 0)
 
 
 def test_what_the_kernel_says_of_a_project() -> None:
@@ -135,23 +136,40 @@ def test_immutable_files_are_left_out_and_told(kernel: Kernel, tree: Path) -> No
     assert quota.is_marked(tree, 10000)
 
 
-def test_a_deep_tree_needs_no_descriptor_for_each_level(tree: Path) -> None:
-    levels, folder = 3000, os.open(tree, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("d" * 100, dir_fd=folder)
-        inner = os.open("d" * 100, os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = inner
-    os.close(folder)
+LEVELS, NAME = 1200, "deep"
+"""More than a process may open files, and longer than a path may be."""
+
+
+@pytest.fixture
+def deep(tree: Path) -> Iterator[Path]:
+    """The tree with a directory that is deeper than pytest could remove."""
+    folders = [os.open(tree, os.O_RDONLY)]
+    for _ in range(LEVELS):
+        os.mkdir(NAME, dir_fd=folders[-1])
+        folders.append(os.open(NAME, os.O_RDONLY, dir_fd=folders[-1]))
+        if len(folders) > 2:
+            os.close(folders.pop(0))
+    yield tree
+    here = folders.pop()
+    os.close(folders.pop())
+    for _ in range(LEVELS):
+        above = os.open("..", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        os.rmdir(NAME, dir_fd=above)
+        here = above
+    os.close(here)
+
+
+def test_a_deep_tree_needs_no_descriptor_for_each_level(deep: Path) -> None:
     most, seen = 0, Counter[bool]()
 
     def act(descriptor: int, *, directory: bool) -> None:
         nonlocal most
         most, seen[directory] = max(most, descriptor), seen[directory] + 1
 
-    root = os.open(tree, os.O_RDONLY)
+    root = os.open(deep, os.O_RDONLY)
     walk.walk(root, act)
-    assert seen[True] == levels + 4
+    assert seen[True] == LEVELS + 4
     assert most < root + 10
     os.close(root)
 

@@ -51,8 +51,8 @@ def limit(
 
     Prints <host>:<guest>:<rss>:<disk>:<tmpfs>:<proc>:<cpu>, the saved limits: numbers in MiB and counts, inf for none.
     A running guest has new limits at once; where the kernel refuses one, none of them is changed. inf lifts a limit.
-    Lowering memory or processes below what is in use is refused without --force, which then may end processes of
-    the guest. What this host cannot enforce is saved, and said.
+    Lowering memory, disk space or processes below what is in use is refused without --force, which then may end
+    processes of the guest. What this host cannot enforce is saved, and said.
     """
     app.exclusive(json=as_json, table=table)
     texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "cpu": cpu, "burst": burst, "swap": swap}

@@ -4,6 +4,8 @@ A tree that is being made is counted from its beginning, one that was put there 
 The kernel keeps the limit over the guest's stops and the host's boots; a start puts right what differs all the same.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
@@ -58,20 +60,37 @@ def fit(guest: Guest, tree: Path) -> None:
     checkpoint("create:limited")
 
 
-def start(paths: Paths, guest: Guest) -> None:
-    """Let a guest that does not run be counted and limited as its files say.
+@contextmanager
+def starting(paths: Paths, guest: Guest) -> Iterator[None]:
+    """Let a guest that does not run be counted, and limited as its files say when the host has written into its tree.
 
     Every file of its tree is marked where that is not done: the tree was put there by hand, or a kill came in between.
+    XFS binds the host as well, and a guest that is full has to start: so its limit is lifted meanwhile.
     """
     tree = paths.tree_of(guest.name)
-    try:
+    with _said(guest):
         if quota.is_on(tree):
-            _start(paths, guest, tree)
+            _count(paths, guest, tree)
+            held = quota.use(tree, guest.context)
+            if held is not None and held.limit is not None and held.used > held.limit - _MIB:
+                _limit(tree, guest.context, None)
+    try:
+        yield
+    finally:
+        with _said(guest):
+            if quota.is_on(tree):
+                _bound(guest, tree)
+
+
+@contextmanager
+def _said(guest: Guest) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         log.warn(f"guest {guest.name}: its tree cannot be counted, and its disk limit is not enforced: {error}")
 
 
-def _start(paths: Paths, guest: Guest, tree: Path) -> None:
+def _count(paths: Paths, guest: Guest, tree: Path) -> None:
     size, before = guest.limits.disk, quota.project(tree)
     if (size is not None or before != 0) and not quota.is_marked(tree, guest.context):
         with log.change("mark each file of the tree for the disk limit", guest.name):
@@ -80,6 +99,10 @@ def _start(paths: Paths, guest: Guest, tree: Path) -> None:
             log.warn(f"guest {guest.name}: {left} files are not counted (immutable, or used as swap)")
         if before not in (0, guest.context):
             _drop(paths, tree, before)
+
+
+def _bound(guest: Guest, tree: Path) -> None:
+    size = guest.limits.disk
     _limit(tree, guest.context, size)
     held = quota.use(tree, guest.context)
     if held is not None and held.limit is not None and held.used > held.limit:

@@ -165,15 +165,15 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     checkpoint("start:recorded")
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
-    disk.start(paths, guest)
-    checkpoint("start:disk")
-    _connect(paths, start, inquiry)
-    if guest.limits.tmpfs is not None:
-        mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
-    checkpoint("start:tmp")
-    with Inside(paths.tree_of(name)) as tree:
-        identity.write_names(tree, guest, start.names)
-    checkpoint("start:names")
+    with disk.starting(paths, guest):
+        checkpoint("start:disk")
+        _connect(paths, start, inquiry)
+        if guest.limits.tmpfs is not None:
+            mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
+        checkpoint("start:tmp")
+        with Inside(paths.tree_of(name)) as tree:
+            identity.write_names(tree, guest, start.names)
+        checkpoint("start:names")
     warn(start)
     write_lxc_config(paths, guest, record)
     hooks.run_all(paths, name, "pre-start", must=True)

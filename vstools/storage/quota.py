@@ -24,10 +24,12 @@ _INHERIT = 0x200  # FS_XFLAG_PROJINHERIT
 _GET_QUOTA, _SET_QUOTA, _GET_STATE = 0x800007, 0x800008, 0x5808  # Q_GETQUOTA, Q_SETQUOTA, Q_XGETQSTATV
 _QUOTA = struct.Struct("=8QI4x")
 """Hard and soft limit in KiB, space in bytes, then the same three of inodes, two times, and what is meant."""
-_SPACE_LIMITS = 1  # QIF_BLIMITS
+_LIMITS = 1 | 4  # QIF_BLIMITS, QIF_ILIMITS
 _STATE_SIZE = 256
 _IN_FORCE = 1 << 4 | 1 << 5  # FS_QUOTA_PDQ_ACCT, FS_QUOTA_PDQ_ENFD
 _KIB, _KIB_PER_MIB = 1024, 1024
+_FILE = 4
+"""KiB of the limit for which there may be one file: empty files take no space, and all guests have the same inodes."""
 _UNFINISHED = "trusted.vs-tools.marking"
 """On the root of a tree that is being marked. Only the host's root can set or remove it."""
 _NO_QUOTA = (errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ESRCH)
@@ -167,9 +169,10 @@ def decoded(found: bytes | bytearray) -> Use:
 
 
 def encoded(size: int | None) -> bytes:
-    """``struct if_dqblk`` with a limit in MiB, hard and soft (None: no limit), and nothing else. Pure."""
+    """``struct if_dqblk`` with a limit in MiB and that of files which goes with it (None: no limit). Pure."""
     kib = (size or 0) * _KIB_PER_MIB
-    return _QUOTA.pack(kib, kib, 0, 0, 0, 0, 0, 0, _SPACE_LIMITS)
+    files = kib // _FILE
+    return _QUOTA.pack(kib, kib, 0, files, files, 0, 0, 0, _LIMITS)
 
 
 def read(folder: Path, project: int) -> Use:
