@@ -79,9 +79,11 @@ def test_a_disk_limit_is_enforced_shown_and_kept(hosts: "Hosts", tmp_path: Path,
     changes_while_it_runs(hosts)
     comes_by_hand(hosts, context)
 
-    # a tree larger than its limit is not made; neither it nor what is removed leaves a limit
+    # a tree larger than its limit is not made; neither it nor what is killed or removed leaves a limit
     code, said = hosts.call(HOST, f"{make}.9 --name small --disk 1")
     assert (code, "takes 2 MiB, and --disk allows 1" in said) == (1, True), said
+    assert hosts.call(HOST, f"VS_TOOLS_FAULT=create:limited {make}.9 --name small --disk 30")[0] == 137
+    assert "limit=31457280" in counted(hosts, context + 2)[0]
     hosts.ok(HOST, "vs-control --name web --stop && vs-remove --name web --yes")
     assert counted(hosts, context, context + 2) == ["Use(used=0, limit=None)"] * 2
     assert sorted(hosts.ok(HOST, f"ls -A {TREES} | grep -E 'web|small|bare'").split()) == ["bare"]

@@ -12,10 +12,13 @@ import pytest
 
 from vstools import inside
 from vstools.errors import Refused, VsError
-from vstools.guest import Guest
-from vstools.lifecycle import disk
+from vstools.guest import Limits
+from vstools.lifecycle import disk, sweep
+from vstools.paths import DOOMED, STAGED, Paths
 from vstools.storage import quota, walk
 from vstools.storage.quota import Use
+
+from .made import guest, saved
 
 MIB = 1 << 20
 INHERIT = 0x200
@@ -237,6 +240,97 @@ def test_quotas_count_only_where_they_are_enforced(
     assert quota.is_on(tmp_path) is on
 
 
+class Disk:
+    """A file system as lifecycle/disk.py asks it: which project each tree's root has, and each project's limit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.roots: dict[Path, int] = {}
+        self.limits: dict[int, int | None] = {}
+        self.used = 5 * MIB
+        for name in ("project", "is_marked", "mark", "read", "put", "use"):
+            monkeypatch.setattr(quota, name, getattr(self, name))
+        monkeypatch.setattr(quota, "is_on", lambda _: True)
+
+    def project(self, tree: Path) -> int:
+        return self.roots.get(tree, 0)
+
+    def is_marked(self, tree: Path, project: int) -> bool:
+        return self.project(tree) == project
+
+    def mark(self, tree: Path, project: int) -> int:
+        self.roots[tree] = project
+        return 0
+
+    def read(self, _: Path, project: int) -> Use:
+        return Use(self.used, self.limits.get(project))
+
+    def put(self, _: Path, project: int, size: int | None) -> None:
+        self.limits[project] = None if size is None else size * MIB
+
+    def use(self, tree: Path, project: int) -> Use | None:
+        return self.read(tree, project) if self.is_marked(tree, project) else None
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def test_a_start_marks_a_tree_that_needs_it_and_no_other(host: Disk, paths: Paths) -> None:
+    web = saved(paths, guest("web", 10000, limits=Limits(disk=20)))
+    free, moved = saved(paths, guest("free", 10001)), saved(paths, guest("moved", 10002))
+    host.roots[paths.tree_of("moved")], host.limits = 10003, {10003: MIB, 10001: MIB}
+    for each in (web, free, moved):
+        with disk.starting(paths, each):
+            pass
+    assert host.roots == {paths.tree_of("web"): 10000, paths.tree_of("moved"): 10002}
+    assert host.limits == {10000: 20 * MIB, 10001: None, 10003: None}
+
+
+def test_a_tree_that_another_guest_had_leaves_that_guests_limit(host: Disk, paths: Paths) -> None:
+    web = saved(paths, guest("web", 10000, limits=Limits(disk=20)))
+    saved(paths, guest("other", 10001))
+    host.roots[paths.tree_of("web")], host.limits = 10001, {10001: MIB}
+    with disk.starting(paths, web):
+        pass
+    assert host.limits == {10000: 20 * MIB, 10001: MIB}
+
+
+def test_a_full_guest_has_no_limit_while_the_host_writes_and_gets_it_back(host: Disk, paths: Paths) -> None:
+    web = saved(paths, guest("web", 10000, limits=Limits(disk=4)))
+    host.roots[paths.tree_of("web")], host.limits = 10000, {10000: 4 * MIB}
+
+    def begin() -> None:
+        with disk.starting(paths, web):
+            assert host.limits == {10000: None}
+            raise VsError("no device")
+
+    with pytest.raises(VsError, match="no device"):
+        begin()
+    assert host.limits == {10000: 4 * MIB}
+
+
+def test_a_tree_that_does_not_fit_is_told_before_it_has_a_limit(host: Disk, paths: Paths) -> None:
+    host.roots[paths.tree_of("web")] = 10000
+    with pytest.raises(VsError, match="takes 5 MiB, and --disk allows 4"):
+        disk.fit(guest("web", 10000, limits=Limits(disk=4)), paths.tree_of("web"))
+    assert host.limits == {}
+    disk.fit(guest("web", 10000, limits=Limits(disk=5)), paths.tree_of("web"))
+    assert host.limits == {10000: 5 * MIB}
+
+
+@pytest.mark.parametrize("prefix", [STAGED, DOOMED])
+def test_a_guest_that_goes_takes_its_limit_along(host: Disk, paths: Paths, prefix: str) -> None:
+    for name, context in ((f"{prefix}web", 10000), (f"{prefix}db", 10001), ("mail", 10001)):
+        folder = paths.config_of(name)
+        folder.mkdir(parents=True)
+        (folder / "context").write_text(f"{context}\n")
+    host.limits = {10000: MIB, 10001: MIB}
+    for name in ("web", "db"):
+        sweep.drop_config(paths, f"{prefix}{name}")
+    assert host.limits == {10000: None, 10001: MIB}
+
+
 @pytest.mark.parametrize(
     ("now", "size", "refused"),
     [
@@ -251,9 +345,8 @@ def test_quotas_count_only_where_they_are_enforced(
     ],
 )
 def test_a_limit_is_not_lowered_below_what_is_in_use(now: Use | None, size: int | None, refused: bool) -> None:
-    guest = Guest("web", 10000, "web")
     if not refused:
-        disk.check(guest, now, size)
+        disk.check(guest(), now, size)
         return
     with pytest.raises(Refused, match=rf"guest web: disk {size}: 3[56] MiB are in use"):
-        disk.check(guest, now, size)
+        disk.check(guest(), now, size)

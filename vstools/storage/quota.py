@@ -33,6 +33,7 @@ _FILE = 4
 _UNFINISHED = "trusted.vs-tools.marking"
 """On the root of a tree that is being marked. Only the host's root can set or remove it."""
 _NO_QUOTA = (errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ESRCH)
+_NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _UNMARKABLE = (errno.EPERM, errno.ETXTBSY)  # immutable, in use as swap
 
 
@@ -63,7 +64,7 @@ def is_on(folder: Path) -> bool:
         with _opened(folder) as descriptor:
             libc.project_quota(descriptor, _GET_STATE, 0, state)
     except OSError as error:
-        if error.errno in (*_NO_QUOTA, errno.ENOENT):
+        if error.errno in (*_NO_QUOTA, *_NO_DIRECTORY):
             return False
         raise
     (flags,) = struct.unpack_from("=H", state, 2)
