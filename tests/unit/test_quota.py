@@ -31,9 +31,24 @@ def test_a_limit_is_written_as_the_kernels_headers_have_it() -> None:
 
 
 def test_what_the_kernel_says_of_a_project() -> None:
-    said = struct.pack("=8Q", 2048, 1024, 123456, 0, 0, 7, 0, 0) + struct.pack("=II", 0x3F, 0)
-    assert quota.decoded(said) == Use(123456, 2 * MIB)
+    said = struct.pack("=8Q", 2048, 1024, 123456, 512, 511, 7, 0, 0) + struct.pack("=II", 0x3F, 0)
+    assert quota.decoded(said) == Use(123456, 2 * MIB, 7, 512)
     assert quota.decoded(bytes(72)) == Use(0, None)
+
+
+@pytest.mark.parametrize(
+    ("use", "full"),
+    [
+        (Use(9 * MIB, None, 10**6), False),
+        (Use(9 * MIB, 10 * MIB, 0, 2560), False),
+        (Use(9 * MIB + 1, 10 * MIB, 0, 2560), True),
+        (Use(11 * MIB, 10 * MIB, 0, 2560), True),
+        (Use(0, 10 * MIB, 2496, 2560), False),
+        (Use(0, 10 * MIB, 2497, 2560), True),
+    ],
+)
+def test_a_tree_is_full_when_it_has_no_room_for_what_a_start_writes(use: Use, full: bool) -> None:
+    assert use.is_full is full
 
 
 @pytest.mark.parametrize(("directory", "flags"), [(True, 0x80 | INHERIT), (False, 0x80)])

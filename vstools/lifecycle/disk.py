@@ -72,7 +72,7 @@ def starting(paths: Paths, guest: Guest) -> Iterator[None]:
         if quota.is_on(tree):
             _count(paths, guest, tree)
             held = quota.use(tree, guest.context)
-            if held is not None and held.limit is not None and held.used > held.limit - _MIB:
+            if held is not None and held.is_full:
                 _limit(tree, guest.context, None)
     try:
         yield

@@ -30,6 +30,7 @@ _IN_FORCE = 1 << 4 | 1 << 5  # FS_QUOTA_PDQ_ACCT, FS_QUOTA_PDQ_ENFD
 _KIB, _KIB_PER_MIB = 1024, 1024
 _FILE = 4
 """KiB of the limit for which there may be one file: empty files take no space, and all guests have the same inodes."""
+_SOME_SPACE, _SOME_FILES = 1 << 20, 64
 _UNFINISHED = "trusted.vs-tools.marking"
 """On the root of a tree that is being marked. Only the host's root can set or remove it."""
 _NO_QUOTA = (errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ESRCH)
@@ -39,10 +40,18 @@ _UNMARKABLE = (errno.EPERM, errno.ETXTBSY)  # immutable, in use as swap
 
 @dataclass(frozen=True)
 class Use:
-    """What a tree takes on the disk and what it may take, in bytes; None: no limit."""
+    """What a tree takes on the disk and what it may take, in bytes and in files; None: no limit."""
 
     used: int
     limit: int | None
+    files: int = 0
+    most_files: int | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether some small files more may not fit in."""
+        no_space = self.limit is not None and self.used > self.limit - _SOME_SPACE
+        return no_space or (self.most_files is not None and self.files > self.most_files - _SOME_FILES)
 
 
 @contextmanager
@@ -165,8 +174,8 @@ def _read(descriptor: int, project: int) -> Use:
 
 def decoded(found: bytes | bytearray) -> Use:
     """What ``struct if_dqblk`` says. Pure."""
-    hard, _, used, *_ = _QUOTA.unpack(found)
-    return Use(used, hard * _KIB or None)
+    hard, _, used, most, _, files, *_ = _QUOTA.unpack(found)
+    return Use(used, hard * _KIB or None, files, most or None)
 
 
 def encoded(size: int | None) -> bytes:
