@@ -75,6 +75,7 @@ def starting(paths: Paths, guest: Guest) -> Iterator[None]:
             if held is not None and held.is_full:
                 _limit(tree, guest.context, None)
     try:
+        checkpoint("start:counted")
         yield
     finally:
         with _said(guest):

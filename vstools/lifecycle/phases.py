@@ -166,7 +166,6 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
     with disk.starting(paths, guest):
-        checkpoint("start:disk")
         _connect(paths, start, inquiry)
         if guest.limits.tmpfs is not None:
             mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
