@@ -78,15 +78,7 @@ def test_a_disk_limit_is_enforced_shown_and_kept(hosts: "Hosts", tmp_path: Path,
     cannot_get_out(hosts)
     changes_while_it_runs(hosts)
     comes_by_hand(hosts, context)
-
-    # a tree larger than its limit is not made; neither it nor what is killed or removed leaves a limit
-    code, said = hosts.call(HOST, f"{make}.9 --name small --disk 1")
-    assert (code, "takes 2 MiB, and --disk allows 1" in said) == (1, True), said
-    assert hosts.call(HOST, f"VS_TOOLS_FAULT=create:limited {make}.9 --name small --disk 30")[0] == 137
-    assert counted(hosts, context + 2)[0].endswith(" 31457280")
-    hosts.ok(HOST, "vs-control --name web --stop && vs-remove --name web --yes")
-    assert counted(hosts, context, context + 2) == ["0 None"] * 2
-    assert sorted(hosts.ok(HOST, f"ls -A {TREES} | grep -E 'web|small|bare'").split()) == ["bare"]
+    leaves_no_limit(hosts, context, make)
 
 
 def fills_its_limit_and_nobody_elses(hosts: "Hosts") -> None:
@@ -152,3 +144,14 @@ def comes_by_hand(hosts: "Hosts", context: int) -> None:
     hosts.ok(HOST, "vs-control --name web --restart")  # also where it is full: the host writes into its tree
     disk = write(hosts, "web", "/root/last", 20)
     assert (disk.written < MIB, disk.size) == (True, 50)
+
+
+def leaves_no_limit(hosts: "Hosts", context: int, make: str) -> None:
+    """A tree larger than its limit is not made; neither it nor what is killed or removed leaves a limit."""
+    code, said = hosts.call(HOST, f"{make}.9 --name small --disk 1")
+    assert (code, "takes 2 MiB, and --disk allows 1" in said) == (1, True), said
+    hosts.ok(HOST, f"VS_TOOLS_FAULT=create:limited {make}.9 --name small --disk 30; test $? = 137")
+    assert counted(hosts, context + 2)[0].endswith(" 31457280")
+    hosts.ok(HOST, "vs-control --name web --stop && vs-remove --name web --yes")
+    assert counted(hosts, context, context + 2) == ["0 None"] * 2
+    assert sorted(hosts.ok(HOST, f"ls -A {TREES} | grep -E 'web|small|bare'").split()) == ["bare"]
