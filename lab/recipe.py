@@ -11,7 +11,8 @@ from lab import machine
 HERE = Path(__file__).resolve().parent
 RELEASES = ("trixie", "bookworm")
 # Beside Debian's own "important" packages, what its installer adds to a server: kernel, ssh, LVM, AppArmor, a login
-# session (libpam-systemd with dbus, by which logind also answers the power button). Nothing that vs-tools installs.
+# session (libpam-systemd with dbus, by which logind also answers the power button), and the second file system that has
+# project quotas. Nothing that vs-tools installs.
 PACKAGES = (
     "apparmor",
     "bash-completion",
@@ -24,6 +25,7 @@ PACKAGES = (
     "openssh-server",
     "rsync",
     "systemd-sysv",
+    "xfsprogs",
     "xz-utils",
     "zstd",
 )

@@ -16,8 +16,10 @@ from pathlib import Path, PurePosixPath
 _SYS_OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _TRIES = 100
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENAMETOOLONG)
 
 
@@ -25,11 +27,35 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+def _openat2(folder: int, name: str, flags: int, resolve: int) -> int:
+    """The system call; returns a descriptor, raises OSError."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    path = os.fsencode(name)
+    code = errno.EAGAIN
+    for _ in range(_TRIES):
+        descriptor = _LIBC.syscall(_SYS_OPENAT2, folder, path, ctypes.byref(how), ctypes.sizeof(how))
+        if descriptor >= 0:
+            return int(descriptor)
+        code = ctypes.get_errno()
+        if code != errno.EAGAIN:  # a mount or rename anywhere, while ".." was resolved
+            break
+    raise OSError(code, os.strerror(code), name)
+
+
+def open_entry(folder: int, name: str, flags: int) -> int | None:
+    """An entry of an open directory, itself open; None where it is gone, is a link or another file system's mount."""
+    try:
+        return _openat2(folder, name, flags | os.O_NOFOLLOW, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return None
+        raise
+
+
 class Inside:
     """One guest's tree; every name given to it is taken from the tree's own root. Ids are the guest's (0 = root)."""
 
     def __init__(self, tree: Path) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self._root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def __enter__(self) -> "Inside":
@@ -41,16 +67,7 @@ class Inside:
     def _open(self, name: str, flags: int) -> int:
         """openat2 below the tree, never across a mount; returns a descriptor, raises OSError."""
         resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-        path = os.fsencode(name)
-        for _ in range(_TRIES):
-            descriptor = self._libc.syscall(_SYS_OPENAT2, self._root, path, ctypes.byref(how), ctypes.sizeof(how))
-            if descriptor >= 0:
-                return int(descriptor)
-            code = ctypes.get_errno()
-            if code != errno.EAGAIN:  # a mount or rename anywhere, while ".." was resolved
-                break
-        raise OSError(code, os.strerror(code), name)
+        return _openat2(self._root, name, flags, resolve)
 
     def _open_regular(self, name: str) -> int | None:
         """A regular file, open for reading, or None where there is none. Nothing else is opened: it may be a device."""

@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 does not offer: namespaces, mounts, syncfs. Every failure is an OSError."""
+"""System calls that Python 3.11 does not offer: namespaces, mounts, syncfs, quotas. Every failure is an OSError."""
 
 import ctypes
 import os
@@ -15,6 +15,8 @@ _OPEN_TREE_CLONE = 1
 _MOVE_EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 _HERE = -100  # AT_FDCWD
 _RENAME_EXCHANGE = 2
+_SYS_QUOTACTL_FD = 443  # the same number on every architecture
+_PROJECTS = 2  # PRJQUOTA
 _OWN_NETWORK = "/proc/thread-self/ns/net"
 
 
@@ -130,3 +132,13 @@ def enter_mounts(namespace: int) -> None:
 def unmount_lazily(where: Path) -> None:
     """Take a mount out of the tree at once, whoever still uses it (``man 2 umount2``, MNT_DETACH)."""
     _check(_LIBC.umount2(os.fsencode(where), _MNT_DETACH), where)
+
+
+def project_quota(descriptor: int, command: int, project: int, content: bytearray) -> None:
+    """Ask or tell the file system of an open file about a project (quotactl_fd, Linux 5.14; ``man 2 quotactl``).
+
+    ``content`` has the size that the command wants, and holds the answer afterwards.
+    """
+    buffer = (ctypes.c_char * len(content)).from_buffer(content)
+    word = ctypes.c_uint(command << 8 | _PROJECTS)
+    _check(_LIBC.syscall(_SYS_QUOTACTL_FD, descriptor, word, ctypes.c_uint(project), buffer), "project quotas")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from conftest import Hosts
 
 MIB = 1 << 20
-UNKNOWN = {"disk_bytes", *(f"{key}_bytes_per_second" for key in ("read", "written", "received", "sent"))}
+UNKNOWN = {"disk_limit_bytes", *(f"{key}_bytes_per_second" for key in ("read", "written", "received", "sent"))}
 
 
 def stats(hosts: "Hosts", *options: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vstools import inside as module
 from vstools.inside import Inside
 
 from .made import below
@@ -221,8 +222,10 @@ def test_a_tree_that_is_a_link_is_not_opened(tree: Path) -> None:
         Inside(link)
 
 
-def test_the_kernel_is_asked_again_when_a_mount_came_between(inside: Inside, tree: Path) -> None:
-    real, refusals = inside._libc, [errno.EAGAIN] * 3
+def test_the_kernel_is_asked_again_when_a_mount_came_between(
+    inside: Inside, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refusals = module._LIBC, [errno.EAGAIN] * 3
 
     class Racing:
         def syscall(self, *words: object) -> int:
@@ -232,7 +235,7 @@ def test_the_kernel_is_asked_again_when_a_mount_came_between(inside: Inside, tre
             return -1
 
     (tree / "etc/file").write_text("x")
-    inside._libc = Racing()
+    monkeypatch.setattr(module, "_LIBC", Racing())
     assert inside.names("etc") == ("file",)
     assert not refusals
 

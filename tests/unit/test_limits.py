@@ -12,7 +12,8 @@ from vstools.limits import Controllers, cgroups, live
 ALL = frozenset({"memory", "pids", "cpu"})
 NONE = frozenset[str]()
 SLIDE = Limits(rss=128, disk=1024, tmpfs=16, proc=150, cpu=Cpu(9, 10))
-NO_QUOTA = "disk is not enforced: a plain directory has no quota"
+WHY = "a plain directory has no quota"
+NO_QUOTA = f"disk is not enforced: {WHY}"
 
 
 Said = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
@@ -24,7 +25,7 @@ def said(plan: limits.Plan) -> Said:
 
 
 def test_the_slides_limits_on_cgroup_v2() -> None:
-    assert said(limits.plan(SLIDE, Controllers(ALL, NONE), cpus=4)) == (
+    assert said(limits.plan(SLIDE, Controllers(ALL, NONE), cpus=4, no_disk=WHY)) == (
         (
             ("lxc.cgroup2.memory.max", "134217728"),
             ("lxc.cgroup2.memory.high", "130023424"),
@@ -37,7 +38,7 @@ def test_the_slides_limits_on_cgroup_v2() -> None:
 
 
 def test_the_slides_limits_on_cgroup_v1() -> None:
-    assert said(limits.plan(SLIDE, Controllers(NONE, ALL), cpus=4)) == (
+    assert said(limits.plan(SLIDE, Controllers(NONE, ALL), cpus=4, no_disk=WHY)) == (
         (
             ("lxc.cgroup.memory.limit_in_bytes", "134217728"),
             ("lxc.cgroup.pids.max", "150"),
@@ -61,7 +62,7 @@ def test_a_hybrid_host_takes_each_controller_where_it_is() -> None:
 
 
 def test_what_a_kernel_cannot_limit_is_said_and_not_written() -> None:
-    assert said(limits.plan(SLIDE, Controllers(NONE, NONE), cpus=4)) == (
+    assert said(limits.plan(SLIDE, Controllers(NONE, NONE), cpus=4, no_disk=WHY)) == (
         (),
         (
             "rss is not enforced: this kernel has no memory controller",
@@ -270,7 +271,7 @@ def test_on_cgroup_v1_a_rate_is_written_on_the_guests_own_cgroup_by_a_hook(tmp_p
     proc = mountinfo(tmp_path / "proc", f"30 22 0:26 / {blkio} rw - cgroup cgroup rw,blkio")
     have = limits.controllers(proc)
     assert have == Controllers(NONE, frozenset({"blkio"}))
-    plan = limits.plan(Limits(io_rate=IoRate(None, 2)), have, disk="8:0")
+    plan = limits.plan(Limits(io_rate=IoRate(None, 2)), have, device="8:0")
     assert (plan.items, plan.unenforced) == ((), ())
     own = f"{blkio}/vs-tools/web/payload/guest"
     assert live.Group("vs-tools/web/payload", proc).hooks(plan.settings) == (

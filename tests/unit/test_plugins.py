@@ -73,7 +73,7 @@ def test_the_plugin_answers_munins_words(
 
 def judged(**values: float | None) -> tuple[int, str]:
     """The check of a running guest with these values."""
-    return verdict(sample("web", **values), NORMAL, NORMAL, NORMAL, Thresholds(80, 95))
+    return verdict(sample("web", **values), NORMAL, NORMAL, NORMAL, NORMAL, Thresholds(80, 95))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_performance_data_is_as_the_guidelines_say_and_the_worst_comes_first() -
 
 
 def test_a_stopped_guest_is_critical_and_one_that_nothing_is_known_of_unknown() -> None:
-    assert verdict(sample(running=False), NORMAL, NORMAL, NORMAL, NORMAL) == (2, "VS CRITICAL - web is stopped")
+    assert verdict(sample(running=False), NORMAL, NORMAL, NORMAL, NORMAL, NORMAL) == (2, "VS CRITICAL - web is stopped")
     assert judged()[0] == 3
 
 

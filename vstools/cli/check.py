@@ -71,7 +71,7 @@ def pressure(sample: Sample, resource: str, limits: Thresholds) -> Finding | Non
 
 
 def verdict(
-    sample: Sample, memory: Thresholds, processes: Thresholds, tmp: Thresholds, psi: Thresholds
+    sample: Sample, memory: Thresholds, processes: Thresholds, tmp: Thresholds, disk: Thresholds, psi: Thresholds
 ) -> tuple[int, str]:
     """The exit status and the line."""
     if not sample.running:
@@ -80,6 +80,7 @@ def verdict(
         bounded(sample, "memory", ("memory_unreclaimable_bytes", "memory_limit_bytes"), "B", memory),
         bounded(sample, "processes", ("processes", "processes_limit"), "", processes),
         bounded(sample, "tmp", ("tmpfs_bytes", "tmpfs_limit_bytes"), "B", tmp),
+        bounded(sample, "disk", ("disk_bytes", "disk_limit_bytes"), "B", disk),
         *(pressure(sample, resource, psi) for resource in ("cpu", "memory", "io")),
     ]
     found = [each for each in looked if each is not None]
@@ -97,13 +98,14 @@ def check(
     memory: Annotated[str, typer.Option("--memory", help=f"of the limit, {_HELP}", metavar="W,C")] = "90,95",
     processes: Annotated[str, typer.Option("--processes", help=f"of the limit, {_HELP}", metavar="W,C")] = "90,95",
     tmp: Annotated[str, typer.Option("--tmp", help=f"of the size of /tmp, {_HELP}", metavar="W,C")] = "90,95",
+    disk: Annotated[str, typer.Option("--disk", help=f"of the disk limit, {_HELP}", metavar="W,C")] = "90,95",
     psi: Annotated[str, typer.Option("--pressure", help=f"of the time waited, {_HELP}", metavar="W,C")] = "80,95",
 ) -> int:
     """Check that a guest runs and is far from its limits, for Nagios and Icinga. Exit status: 0, 1, 2, 3."""
     from vstools.config import registry
     from vstools.lifecycle import stats
 
-    limits = [parse(text) for text in (memory, processes, tmp, psi)]
+    limits = [parse(text) for text in (memory, processes, tmp, disk, psi)]
     paths, guest = installation.from_environment(), app.single(name)
     registry.require(paths, guest)
     status, line = verdict(stats.single(paths, (guest,))[0], *limits)

@@ -53,6 +53,7 @@ GRAPHS = {
     "network": Graph(
         "Network of guests", "bytes/s in (-) out (+)", "received_bytes", "sent_bytes", counter=True, arguments=""
     ),
+    "space": Graph("Disk space of guests, where it is counted", "bytes", "disk_bytes", arguments="--base 1024 -l 0"),
     "processes": Graph("Processes of guests", "processes and threads", "processes"),
 }
 

@@ -29,7 +29,7 @@ def stats(
             metavar="SECONDS",
         ),
     ] = None,
-    disk: Annotated[bool, typer.Option("--disk", help="also add up the files of each guest: slow")] = False,
+    disk: Annotated[bool, typer.Option("--disk", help="also add up files, where no quota counts them: slow")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="a live screen; q ends it")] = False,
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="host and guests in Prometheus's text format")
@@ -82,7 +82,7 @@ def _samples(paths: "Paths", names: tuple[str, ...], interval: float | None, *, 
     from vstools.lifecycle import stats as reading
 
     found = reading.single(paths, names) if interval is None else reading.over(paths, names, interval)
-    return [each.including({"disk_bytes": reading.disk(paths, each.guest)}) for each in found] if disk else found
+    return [each.including({"disk_bytes": reading.added_up(paths, each.guest)}) for each in found] if disk else found
 
 
 def _expose(paths: "Paths", names: tuple[str, ...], interval: float | None, output: Path | None, *, disk: bool) -> None:

@@ -31,6 +31,15 @@ def require(paths: Paths, name: str) -> None:
         raise Refused(f"there is no guest {name!r} on this host", "vs-control --all lists the guests")
 
 
+def context(paths: Paths, name: str) -> int | None:
+    """The guest's context, of a directory with a hidden name as well; None where its file says none."""
+    try:
+        with open(paths.config_of(name) / "context", "rb") as handle:  # noqa: PTH123 - asked for every guest
+            return int(handle.read(16))
+    except (OSError, ValueError):
+        return None
+
+
 def is_enabled(config: Path) -> bool:
     """Whether the guest starts with its host: ``apps/init/mark`` is ``default``."""
     try:

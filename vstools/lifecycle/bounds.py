@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from vstools import limits
 from vstools.guest import Guest
+from vstools.lifecycle import disk
 from vstools.paths import Paths
 from vstools.storage import disks
 
@@ -20,7 +21,8 @@ def items(paths: Paths, guest: Guest, cgroup: str) -> tuple[tuple[str, str], ...
 
 def of(paths: Paths, guest: Guest) -> limits.Plan:
     """The plan for a guest on this host. The network's part of it is carried by the guest's links."""
-    plan = limits.of_this_host(guest.limits, disks.number(paths.tree_of(guest.name)))
+    number = disks.number(paths.tree_of(guest.name))
+    plan = limits.of_this_host(guest.limits, number, disk.fault(paths, guest.name, guest.limits))
     if guest.limits.net_rate is None:
         return plan
     from vstools.network import rates

@@ -20,7 +20,7 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, check_name
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, control
+from vstools.lifecycle import addresses, control, disk
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
 from vstools.lifecycle.sweep import MADE, sweep_one
 from vstools.network import devices, plan
@@ -272,9 +272,10 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
     host, request = creation.settings, creation.request
     tree = plain.stage(paths, guest.name)
     checkpoint("create:tree")
+    disk.begin(guest, tree)
     ahead.load("jinja2", "vstools.network.kernel")  # which come next, and take as long as all the rest of a creation
     with (
-        plain.Flusher(tree) as disk,
+        plain.Flusher(tree) as flusher,
         _Probe(creation) as probe,
         identity.new_ssh_host_keys(guest.nodename, paths.guests / f"{STAGED}{guest.name}" / ".keys") as keys,
     ):
@@ -294,7 +295,8 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
             identity.personalize(inside, guest, names, wishes, keys())
         probe.check()
         checkpoint("create:personalized")
-        disk.finish()
+        flusher.finish()
+        disk.fit(guest, tree)
     checkpoint("create:synced")
 
 

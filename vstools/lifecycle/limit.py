@@ -14,12 +14,13 @@ from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
-from vstools.lifecycle import bounds, phases
+from vstools.lifecycle import bounds, disk, phases
 from vstools.lifecycle.host import guest_lock, runtime_lock, settings
 from vstools.limits import cgroups, live, processes
 from vstools.network.plan import Link
 from vstools.paths import Paths
 from vstools.storage import mounts
+from vstools.storage.quota import Use
 
 _PATIENCE = 60.0
 _MIB = 1 << 20
@@ -61,6 +62,8 @@ class Change:
     edits: Edits
     record: phases.Record | None
     tmp: Path
+    held: Use | None
+    """On the disk; None where that is not counted."""
     links: tuple[Link, ...] = ()
 
     @property
@@ -77,6 +80,9 @@ class Change:
             group = live.Group(self.group)
             ahead = live.write_order(group.read(self.plan.settings), self.plan.settings)
             lines += [f"{group.path(setting)} <- {setting.value}" for setting in ahead]
+        size = self.after.limits.disk
+        if self.held is not None and self.held.limit != (None if size is None else size * _MIB):
+            lines.append(f"project quota {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}")
         return tuple(lines) or ("nothing changes",)
 
 
@@ -94,10 +100,13 @@ def decide(paths: Paths, name: str, edits: Edits) -> Change:
     plan = bounds.of(paths, after)
     record = phases.running(paths, name)
     links = settings(paths).links(after) if record is not None and "net_rate" in edits.names else ()
-    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp", links)
+    held = disk.held(paths, guest)
+    change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp", held, links)
     for what, sentence in plan.missing:
         if what == "burst" and "burst" in edits.names and after.limits.cpu is not None:
             raise Refused(f"guest {name}: {sentence}", "a smaller --burst or a larger --cpu would do")
+    if not edits.force:
+        disk.check(after, change.held, after.limits.disk)
     if record is not None:
         _check_tmp(change)
         _check_usage(change)
@@ -158,6 +167,7 @@ def _put(paths: Paths, change: Change) -> None:
     """The kernel first, then the files: what fails is undone, and then both are as they were."""
     name = change.after.name
     with ExitStack() as undo:
+        _put_disk(paths, change, undo)
         if change.record is not None:
             _put_kernel(change, undo)
         undo.callback(guests.save, paths.config_of(name), change.before)
@@ -190,6 +200,19 @@ def _put_kernel(change: Change, undo: ExitStack) -> None:
     checkpoint("limit:rates")
 
 
+def _put_disk(paths: Paths, change: Change, undo: ExitStack) -> None:
+    """The quota is there whether the guest runs or not."""
+    guest, held = change.after, change.held
+    if held is not None:
+        undo.callback(disk.put, paths, guest, None if held.limit is None else held.limit // _MIB)
+        disk.put(paths, guest, guest.limits.disk)
+        checkpoint("limit:disk")
+    elif change.record is not None and guest.limits.disk is not None and "disk" in change.edits.names:
+        if "disk" not in dict(change.plan.missing):
+            words = f"disk {guest.limits.disk} begins with its next start"
+            log.warn(f"guest {guest.name}: its tree is not counted yet; {words}")
+
+
 def _put_tmp(change: Change, undo: ExitStack) -> None:
     size, name = change.after.limits.tmpfs, change.after.name
     old = mounts.tmp_size(change.tmp)
@@ -219,6 +242,8 @@ def state(paths: Paths, name: str) -> State:
     applied = {} if record is None else _applied(guest, plan, record, paths.runtime_of(name) / "tmp")
     if record is not None and guest.limits.net_rate is not None:
         applied |= _applied_rate(settings(paths).links(guest), record.netns)
+    if record is not None and "disk" not in dict(plan.missing):
+        applied |= _applied_disk(guest, disk.held(paths, guest))
     return State(guest.limits, dict(plan.missing), applied)
 
 
@@ -254,6 +279,11 @@ def _applied_rate(links: tuple[Link, ...], netns: str) -> dict[str, object]:
         if (found := rates.read(netns, link)) != rates.possible(link):
             return {"net_rate": asdict(found)}
     return {}
+
+
+def _applied_disk(guest: Guest, held: Use | None) -> dict[str, object]:
+    limit = None if held is None or held.limit is None else held.limit // _MIB
+    return {} if limit == guest.limits.disk else {"disk": limit}
 
 
 def _in_units(what: str, values: tuple[float, ...]) -> object:

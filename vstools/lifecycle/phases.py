@@ -19,7 +19,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds
+from vstools.lifecycle import bounds, disk
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -165,13 +165,14 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     checkpoint("start:recorded")
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
-    _connect(paths, start, inquiry)
-    if guest.limits.tmpfs is not None:
-        mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
-    checkpoint("start:tmp")
-    with Inside(paths.tree_of(name)) as tree:
-        identity.write_names(tree, guest, start.names)
-    checkpoint("start:names")
+    with disk.starting(paths, guest):
+        _connect(paths, start, inquiry)
+        if guest.limits.tmpfs is not None:
+            mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
+        checkpoint("start:tmp")
+        with Inside(paths.tree_of(name)) as tree:
+            identity.write_names(tree, guest, start.names)
+        checkpoint("start:names")
     warn(start)
     write_lxc_config(paths, guest, record)
     hooks.run_all(paths, name, "pre-start", must=True)

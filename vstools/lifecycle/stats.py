@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from vstools import alive
@@ -18,6 +19,7 @@ from vstools.stats.files import read
 from vstools.stats.parse import number
 from vstools.stats.processes import Process, look, pids
 from vstools.stats.sample import Sample
+from vstools.storage import quota
 
 if TYPE_CHECKING:
     from vstools.stats.advice import Advice
@@ -48,6 +50,7 @@ class Reader:
             runtime = str(self._paths.runtime_of(name))
             values |= cgroups.usage(self._trees, f"{group}/{PAYLOAD}", self.cpus)
             values |= around.traffic(f"{runtime}/sys", links)
+            values |= disk(self._paths, name)
             values |= around.tmpfs(os.path.join(runtime, "tmp"))  # noqa: PTH118 - asked for every guest
             values["uptime_seconds"] = None if monitor is None else around.age(monitor)
         return Sample(name, running, at, values)
@@ -141,12 +144,24 @@ def promised(paths: Paths) -> Values:
     }
 
 
-def disk(paths: Paths, name: str) -> int | None:
+def disk(paths: Paths, name: str) -> Values:
+    """What a guest's tree takes on the disk and may take, where the kernel counts that; else None of both."""
+    context = registry.context(paths, name)
+    held = None if context is None else quota.use(paths.tree_of(name), context)
+    if held is None:
+        return {"disk_bytes": None, "disk_limit_bytes": None}
+    return {"disk_bytes": held.used, "disk_limit_bytes": inf if held.limit is None else held.limit}
+
+
+def added_up(paths: Paths, name: str) -> int | None:
     """Bytes that a guest's tree takes on its file system, None where there is none.
 
-    GNU du reads every directory and follows no link, however deep or wrongly named; a file with several names counts
-    once. Files that come and go meanwhile make it end with 1 and a result all the same.
+    Asked of the kernel where it counts them. Else GNU du reads every directory and follows no link, however deep or
+    wrongly named; a file with several names counts once. Files that come and go meanwhile make it end with 1 and a
+    result all the same.
     """
+    if (known := disk(paths, name)["disk_bytes"]) is not None:
+        return int(known)
     from vstools import run
 
     done = run.run(["du", "-s", "-x", "-B1", "--", str(paths.tree_of(name))], timeout=_DU_DEADLINE, check=False)

@@ -9,7 +9,7 @@ import shutil
 from vstools import files, log, lxc, units
 from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
-from vstools.lifecycle import phases
+from vstools.lifecycle import disk, phases
 from vstools.lifecycle.host import guest_lock
 from vstools.paths import DOOMED, STAGED, Paths
 from vstools.storage import plain
@@ -93,9 +93,10 @@ def _drop_unrecorded(paths: Paths, name: str) -> None:
 
 
 def drop_config(paths: Paths, entry: str) -> None:
-    """Delete a hidden directory among those of the guests."""
+    """Delete a hidden directory among those of the guests, whose tree is gone, and its disk limit."""
     path = paths.guests / entry
     if path.is_dir():
+        disk.forget(paths, entry)
         shutil.rmtree(path)
         files.sync_directory(paths.guests)
 

@@ -1,6 +1,7 @@
-"""The space that guests' trees take, added up by du beside the monitor's rounds: one at a time, each at most hourly.
+"""The space that guests' trees take: asked of their quotas, where there are any.
 
-A plain directory has no quota that could be asked, and adding up takes as long as a tree has files.
+Elsewhere du adds up beside the monitor's rounds, one tree at a time, each at most hourly: that takes as long as a tree
+has files.
 """
 
 import os
@@ -15,6 +16,7 @@ from vstools.config.text import Faults
 from vstools.monitor.state import Disk
 from vstools.paths import Paths
 from vstools.stats.parse import number
+from vstools.storage import quota
 
 EVERY = 3600.0
 """Seconds between two looks at one tree."""
@@ -42,9 +44,12 @@ class TreeSizes:
     def latest(self, name: str, known: Disk, now: float, *, watched: bool) -> Disk:
         """What is known of a guest's tree, asking anew where that is old. ``now`` is of the clock since the boot."""
         self.collect()
-        limit = _limit(self._paths, name) if watched else None
-        if limit is None:
+        guest = guests.read(self._paths.config_of(name), name, Faults()) if watched else None
+        if guest is None or guest.limits.disk is None:
             return Disk()
+        limit = guest.limits.disk * _MIB
+        if (held := quota.use(self._paths.tree_of(name), guest.context)) is not None:
+            return Disk(held.used, limit, now)
         if name in self._done:
             used = self._done.pop(name)
             return Disk(known.used if used is None else used, limit, now)
@@ -89,9 +94,3 @@ class TreeSizes:
             self._running.process.wait()
             cast("IO[bytes]", self._running.process.stdout).close()
             self._running = None
-
-
-def _limit(paths: Paths, name: str) -> int | None:
-    """The guest's disk limit in bytes; a directory with faults has none."""
-    disk = guests.read(paths.config_of(name), name, Faults()).limits.disk
-    return None if disk is None else disk * _MIB

@@ -86,12 +86,14 @@ def plan(
     have: Controllers,
     cpus: int | None = None,
     most_files: int | None = None,
-    disk: str | None = None,
+    device: str | None = None,
+    no_disk: str | None = None,
 ) -> Plan:
     """Decide what to write for ``limits``.
 
     ``cpus`` is the host's number of CPUs: the share R/T is of all of them. ``most_files`` is fs.nr_open, which the
-    kernel lets no process pass, also where no limit is wanted. ``disk``: MAJOR:MINOR of the disk with the guest's tree.
+    kernel lets no process pass, also where no limit is wanted. ``device``: MAJOR:MINOR of the disk with the guest's
+    tree. ``no_disk``: why no limit of disk space is enforced; the quota itself is the storage's.
     """
     cpus = cpus or os.cpu_count() or 1
     settings: list[Setting] = []
@@ -114,10 +116,10 @@ def plan(
         missing.append(("swap", "swap is not enforced: it goes with a limit of memory (--rss)"))
     elif limits.swap is not None and limits.rss is not None and "memory" in have.v1 - have.v2 and not have.v1_swap:
         missing.append(("swap", "swap is not enforced: this kernel does not count it"))
-    if limits.disk is not None:
-        missing.append(("disk", "disk is not enforced: a plain directory has no quota"))
-    settings += _io(limits.io_rate, have, disk)
-    if limits.io_rate is not None and not _io(limits.io_rate, have, disk):
+    if limits.disk is not None and no_disk is not None:
+        missing.append(("disk", f"disk is not enforced: {no_disk}"))
+    settings += _io(limits.io_rate, have, device)
+    if limits.io_rate is not None and not _io(limits.io_rate, have, device):
         missing.append(("io_rate", f"io-rate is not enforced: {_io_fault(have)}"))
     return Plan(tuple(settings), tuple(missing), tuple((n, _capped(n, r, most_files)) for n, r in limits.rlimits))
 

@@ -63,13 +63,14 @@ FIELDS = (
     Field("sent_bytes", "bytes that went out by the guest's links", "network_transmit_bytes_total"),
     Field("tmpfs_bytes", "use of the guest's limited /tmp", "tmpfs_bytes"),
     Field("tmpfs_limit_bytes", "size of the guest's limited /tmp", "tmpfs_limit_bytes"),
-    Field("disk_bytes", "space that the guest's tree takes on the disk (--disk)", "disk_bytes"),
+    Field("disk_bytes", "space that the guest's tree takes on the disk (quota, or --disk)", "disk_bytes"),
     Field("oom_kills", "processes killed because memory was used up", "oom_kills_total"),
     Field("memory_limit_hits", "how often the memory limit was reached", "memory_limit_hits_total"),
     Field("processes_limit_hits", "how often a fork was refused by the limit", "processes_limit_hits_total"),
     Field(
         "memory_high_hits", "how often memory was reclaimed just below the limit", "memory_high_hits_total", line=False
     ),
+    Field("disk_limit_bytes", "disk limit in force, where the kernel counts", "disk_limit_bytes", line=False),
     Field("cpu_user_seconds", "CPU time outside the kernel", line=False),
     Field("cpu_system_seconds", "CPU time in the kernel", line=False),
     Field("read_bytes_per_second", "over --interval", line=False),

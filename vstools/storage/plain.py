@@ -1,4 +1,4 @@
-"""Trees in plain directories below /var/lib/vservers. Cannot snapshot, enforces no disk limit.
+"""Trees in plain directories below /var/lib/vservers. Cannot snapshot.
 
 A tree is made under a hidden name and renamed into place when it is whole and on the disk. A tree is removed under
 another hidden name. Whoever finds a hidden name whose owner is dead removes it (lifecycle/sweep.py).

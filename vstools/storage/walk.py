@@ -1,0 +1,83 @@
+"""Every directory and regular file of a tree that may be hostile: deep, wide, full of links, pipes and devices.
+
+No link is followed, no mount entered, and nothing but directories and regular files is opened. One descriptor is held
+at a time, however deep the tree is: the way up is ``..``, which has to be the directory where the way down began.
+"""
+
+import os
+from typing import Protocol
+
+from vstools.errors import VsError
+from vstools.inside import open_entry
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Act(Protocol):
+    """What is done with an open file."""
+
+    def __call__(self, descriptor: int, /, *, directory: bool) -> None: ...
+
+
+def walk(root: int, act: Act) -> None:
+    """Do something with the directory ``root`` and all below it, a directory before what is in it.
+
+    ``root`` is an open directory. Raises what ``act`` raises, and VsError when directories are moved meanwhile.
+    """
+    folder = os.dup(root)
+    try:
+        act(folder, directory=True)
+        way = [(_identity(folder), _files(folder, act))]
+        while True:
+            inner = _next(folder, way[-1][1])
+            if inner is not None:
+                os.close(folder)
+                folder = inner
+                act(folder, directory=True)
+                way.append((_identity(folder), _files(folder, act)))
+                continue
+            way.pop()
+            if not way:
+                return
+            outer = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            os.close(folder)
+            folder = outer
+            if _identity(folder) != way[-1][0]:
+                raise VsError("a directory of the tree was moved while it was read", "try again")
+    finally:
+        os.close(folder)
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    state = os.fstat(folder)
+    return state.st_dev, state.st_ino
+
+
+def _files(folder: int, act: Act) -> list[str]:
+    """Act on the regular files of a directory; returns the names of the directories in it."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                _act(folder, entry.name, act)
+    return folders
+
+
+def _act(folder: int, name: str, act: Act) -> None:
+    descriptor = open_entry(folder, name, _READ)
+    if descriptor is not None:
+        try:
+            act(descriptor, directory=False)
+        finally:
+            os.close(descriptor)
+
+
+def _next(folder: int, names: list[str]) -> int | None:
+    """The next of the directories, open; None when none is left."""
+    while names:
+        inner = open_entry(folder, names.pop(), os.O_RDONLY | os.O_DIRECTORY)
+        if inner is not None:
+            return inner
+    return None
