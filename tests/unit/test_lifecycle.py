@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from vstools.config import guests
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.guest import Cpu, Limits
-from vstools.lifecycle import addresses, create, phases, removal, several
+from vstools.lifecycle import addresses, create, phases, records, removal, several
 from vstools.lifecycle.create import Request
 from vstools.lifecycle.host import settings
 from vstools.network import devices, kernel
@@ -226,14 +226,14 @@ def test_a_guest_whose_context_is_anothers_does_not_start(host: Paths, name: str
 
 
 def test_the_record_of_a_start_comes_back_as_it_was_written(host: Paths) -> None:
-    assert phases.read_record(host, "web") is None
+    assert records.read(host, "web") is None
     folder = host.runtime_of("web")
     folder.mkdir(parents=True)
-    record = phases.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",))
-    (folder / "record").write_text(json.dumps(phases.asdict(record)))
-    assert phases.read_record(host, "web") == record
+    record = records.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",))
+    (folder / "record").write_text(json.dumps(asdict(record)))
+    assert records.read(host, "web") == record
     (folder / "record").write_text('{"token": "to')
-    assert phases.read_record(host, "web") is None
+    assert records.read(host, "web") is None
 
 
 def test_of_two_guests_that_leave_a_vlan_at_once_the_second_is_the_last(
@@ -241,15 +241,15 @@ def test_of_two_guests_that_leave_a_vlan_at_once_the_second_is_the_last(
 ) -> None:
     dropped: list[tuple[str, ...]] = []
     monkeypatch.setattr(kernel, "drop_vlans", dropped.append)
-    record = phases.Record("token", "vs10000", "vs-tools/web", vlans=("eth0.2", "eth0.3"))
+    record = records.Record("token", "vs10000", "vs-tools/web", vlans=("eth0.2", "eth0.3"))
     for name in ("web", "db"):
         host.runtime_of(name).mkdir(parents=True)
-        phases.write_record(host, name, record)
-    phases.leave_vlans(host, "web", record, replace(record, vlans=("eth0.3",)))
-    phases.leave_vlans(host, "db", record, replace(record, vlans=()))
+        records.write(host, name, record)
+    records.leave_vlans(host, "web", record, replace(record, vlans=("eth0.3",)))
+    records.leave_vlans(host, "db", record, replace(record, vlans=()))
     assert dropped == [(), ("eth0.2",)]
-    assert phases.read_record(host, "db") == replace(record, vlans=())
-    phases.leave_vlans(host, "web", record, replace(record, vlans=()))
+    assert records.read(host, "db") == replace(record, vlans=())
+    records.leave_vlans(host, "web", record, replace(record, vlans=()))
     assert dropped[2:] == [("eth0.2", "eth0.3")]
 
 

@@ -93,7 +93,7 @@ IO = Controllers(frozenset({"io"}), NONE)
 def test_a_rate_is_bytes_a_second_of_the_disk_below_the_tree(
     rate: IoRate | None, have: Controllers, disk: str | None, items: tuple[str, ...], sentence: str | None
 ) -> None:
-    plan = limits.plan(Limits(io_rate=rate), have, disk=disk)
+    plan = limits.plan(Limits(io_rate=rate), have, device=disk)
     assert plan.items == tuple(("lxc.cgroup2.io.max", text) for text in items)
     assert plan.unenforced == (() if sentence is None else (sentence,))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from vstools.cli import app, prometheus, ps, statlines
-from vstools.lifecycle import phases
+from vstools.lifecycle import records
 from vstools.lifecycle import stats as reading
 from vstools.paths import Paths
 from vstools.stats import around, cgroups, files, host, parse, processes
@@ -312,8 +312,8 @@ def test_every_key_is_there_once_and_metrics_that_share_a_name_differ_in_their_l
 def test_the_record_is_read_as_a_start_writes_it(paths: Paths) -> None:
     paths.runtime_of("web").mkdir(parents=True)
     assert reading.record(paths, "web") == {}
-    started = phases.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",), ())
-    phases.write_record(paths, "web", started)
+    started = records.Record("token", "vs10000", "vs-tools/web", ("vs10000.0",), ("eth0",), ())
+    records.write(paths, "web", started)
     found = reading.record(paths, "web")
     assert (found["cgroup"], found["names"]) == (started.cgroup, ["eth0"])
     assert reading._owners(paths, set()) == {"vs-tools/web/payload": "web"}

@@ -11,7 +11,7 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Address, Guest, Nic
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, confirm, filtering, phases, presence, upkeep
+from vstools.lifecycle import addresses, confirm, filtering, presence, records, upkeep
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.network.namespace import inside
@@ -160,19 +160,19 @@ def _ask(paths: Paths, wanted: Change) -> None:
 
     name = wanted.before.name
     with runtime_lock(paths, name):
-        record = phases.started(paths, name)
+        record = records.started(paths, name)
         fresh = tuple(link for link in wanted.links if not devices.has_device(link.vlan_device) and link.vlan)
         if record is None or not fresh:
             addresses.check_wire(wanted.links, wanted.added)
             return
-        both = phases.and_links(record, fresh)
-        phases.write_record(paths, name, both)
+        both = records.and_links(record, fresh)
+        records.write(paths, name, both)
         try:
             with host_lock(paths, "links"):
                 kernel.make_vlans(fresh)
             addresses.check_wire(wanted.links, wanted.added)
         except BaseException:
-            phases.leave_vlans(paths, name, both, record)
+            records.leave_vlans(paths, name, both, record)
             raise
 
 
@@ -187,7 +187,7 @@ def put(paths: Paths, wanted: Change, *, ask: bool = False) -> None:
     """
     name = wanted.before.name
     with runtime_lock(paths, name):
-        record = phases.started(paths, name)
+        record = records.started(paths, name)
         if record is None:
             guests.save(paths.config_of(name), wanted.after)
             return
@@ -206,7 +206,7 @@ def put(paths: Paths, wanted: Change, *, ask: bool = False) -> None:
         presence.announce(record.netns, wanted.links)
 
 
-def _ask_inside(wanted: Change, record: phases.Record) -> None:
+def _ask_inside(wanted: Change, record: records.Record) -> None:
     """Raise VsError where a neighbour has a new address, on bridges that let the host into none of their VLANs."""
     from vstools.network import arp
 
@@ -219,7 +219,7 @@ def _ask_inside(wanted: Change, record: phases.Record) -> None:
                     raise presence.taken(address, mac)
 
 
-def _back(paths: Paths, wanted: Change, record: phases.Record) -> None:
+def _back(paths: Paths, wanted: Change, record: records.Record) -> None:
     """After a failure: all as it was."""
     name = wanted.after.name
     guests.save(paths.config_of(name), wanted.after)
@@ -240,15 +240,15 @@ def _write_names(paths: Paths, wanted: Change) -> None:
         log.warn(f"guest {name}: its /etc/hosts and resolv.conf could not be written: {error}")
 
 
-def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
+def _connect(paths: Paths, wanted: Change, record: records.Record) -> None:
     """The rules for the new addresses, then the links; the record knows both old and new ones in between."""
     from vstools.network import local, mend
 
     name, links = wanted.before.name, wanted.links
-    now = phases.with_links(record, links)
-    both = phases.and_links(record, (*links, *wanted.old_links))
+    now = records.with_links(record, links)
+    both = records.and_links(record, (*links, *wanted.old_links))
     up = filtering.is_up(record.netns)
-    phases.write_record(paths, name, both)
+    records.write(paths, name, both)
     with host_lock(paths, "links"):
         local.ensure(paths, links, wanted.host.networks)
         own = (address for link in links for address in link.addresses)
@@ -256,4 +256,4 @@ def _connect(paths: Paths, wanted: Change, record: phases.Record) -> None:
         checkpoint("change:firewall")
         mend.mend(record.netns, links, tuple(key for key in both.names if key not in now.names))
     presence.check_ipv6(record.netns, links, wait=True)
-    phases.leave_vlans(paths, name, both, now)
+    records.leave_vlans(paths, name, both, now)

@@ -191,10 +191,10 @@ def _restore_addresses(paths: Paths, name: str, pending: Pending) -> None:
 
 def _restore_kernel(paths: Paths, name: str, pending: Pending) -> None:
     from vstools.firewall import backend
-    from vstools.lifecycle import phases, upkeep
+    from vstools.lifecycle import records, upkeep
 
     with runtime_lock(paths, name):
-        record = phases.started(paths, name)
+        record = records.started(paths, name)
         if record is None:
             return
         same = pending.life == record.token

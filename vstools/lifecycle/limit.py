@@ -14,7 +14,7 @@ from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
-from vstools.lifecycle import bounds, disk, phases
+from vstools.lifecycle import bounds, disk, phases, records
 from vstools.lifecycle.host import guest_lock, runtime_lock, settings
 from vstools.limits import cgroups, live, processes
 from vstools.network.plan import Link
@@ -60,7 +60,7 @@ class Change:
     after: Guest
     plan: limits.Plan
     edits: Edits
-    record: phases.Record | None
+    record: records.Record | None
     tmp: Path
     held: Use | None
     """On the disk; None where that is not counted."""
@@ -98,7 +98,7 @@ def decide(paths: Paths, name: str, edits: Edits) -> Change:
     guest = guests.load(paths, name)
     after = replace(guest, limits=edits.of(guest.limits))
     plan = bounds.of(paths, after)
-    record = phases.running(paths, name)
+    record = records.running(paths, name)
     links = settings(paths).links(after) if record is not None and "net_rate" in edits.names else ()
     held = disk.held(paths, guest)
     change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp", held, links)
@@ -238,7 +238,7 @@ def state(paths: Paths, name: str) -> State:
     """The limits of one guest, from its files and the kernel."""
     guest = guests.load(paths, name)
     plan = bounds.of(paths, guest)
-    record = phases.running(paths, name)
+    record = records.running(paths, name)
     applied = {} if record is None else _applied(guest, plan, record, paths.runtime_of(name) / "tmp")
     if record is not None and guest.limits.net_rate is not None:
         applied |= _applied_rate(settings(paths).links(guest), record.netns)
@@ -247,7 +247,7 @@ def state(paths: Paths, name: str) -> State:
     return State(guest.limits, dict(plan.missing), applied)
 
 
-def _applied(guest: Guest, plan: limits.Plan, record: phases.Record, tmp: Path) -> dict[str, object]:
+def _applied(guest: Guest, plan: limits.Plan, record: records.Record, tmp: Path) -> dict[str, object]:
     """Where the kernel has something else than the files say: in the units of the line."""
     group = live.Group(f"{record.cgroup}/payload")
     current = group.read(plan.settings)

@@ -6,7 +6,7 @@ from vstools.config import guests
 from vstools.errors import Refused
 from vstools.firewall import backend, live
 from vstools.guest import Address
-from vstools.lifecycle import phases
+from vstools.lifecycle import records
 from vstools.lifecycle.host import settings
 from vstools.paths import Paths
 
@@ -39,7 +39,7 @@ def state(paths: Paths, name: str) -> tuple[Line, ...]:
 
 def namespace(paths: Paths, name: str) -> str | None:
     """The network namespace of a running guest."""
-    record = phases.running(paths, name)
+    record = records.running(paths, name)
     return record.netns if record else None
 
 

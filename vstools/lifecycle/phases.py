@@ -5,10 +5,9 @@ guest's record, which is written first; so it is the same after a failure, a sto
 kill at any point, and doing it twice does no harm.
 """
 
-import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds, disk
+from vstools.lifecycle import bounds, disk, records
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -32,39 +31,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a started guest has in the kernel: /run/vs-tools/guests/NAME/record."""
-
-    token: str
-    netns: str
-    cgroup: str
-    host_names: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    vlans: tuple[str, ...] = ()
-
-
-def with_links(record: Record, links: tuple[plan.Link, ...]) -> Record:
-    """The record of a guest with these links."""
-    return replace(
-        record,
-        host_names=tuple(dict.fromkeys(link.host_name for link in links)),
-        names=tuple(dict.fromkeys(link.name for link in links)),
-        vlans=tuple(dict.fromkeys(link.vlan_device for link in links if link.vlan and not link.member)),
-    )
-
-
-def and_links(record: Record, links: tuple[plan.Link, ...]) -> Record:
-    """The record of a guest that has these links as well: what it names already, a killed command may have left."""
-    more = with_links(record, links)
-    return replace(
-        record,
-        host_names=tuple(dict.fromkeys((*record.host_names, *more.host_names))),
-        names=tuple(dict.fromkeys((*record.names, *more.names))),
-        vlans=tuple(dict.fromkeys((*record.vlans, *more.vlans))),
-    )
-
-
-@dataclass(frozen=True)
 class Start:
     """Everything decided about one start, before anything is done."""
 
@@ -74,7 +40,7 @@ class Start:
     policy: "firewall_file.Policy"
     names: Names
     limits: limits.Plan
-    record: Record
+    record: records.Record
 
 
 def decide(paths: Paths, name: str) -> Start:
@@ -91,8 +57,8 @@ def decide(paths: Paths, name: str) -> Start:
     hooks.check(paths, name)
     links = host.links(guest)
     policy = filtering.policy(paths, name)
-    record = with_links(
-        Record(
+    record = records.with_links(
+        records.Record(
             token=os.urandom(8).hex(),
             netns=plan.netns(guest.context),
             cgroup=units.cgroup(name) if paths.systemd else f"{paths.cgroup}/{name}",
@@ -161,7 +127,7 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     runtime.chmod(0o710)  # LXC enters it as the guest's root; nobody else of the host does
     files.directory(paths.log_of(name), 0o700)
     lxc.reset_logs(paths, name)
-    write_record(paths, name, record)
+    records.write(paths, name, record)
     checkpoint("start:recorded")
     hooks.run_all(paths, name, "prepre-start", must=True)
     plain.barrier(paths)
@@ -215,7 +181,7 @@ def _connect(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
     checkpoint("start:links")
 
 
-def write_lxc_config(paths: Paths, guest: Guest, record: Record) -> None:
+def write_lxc_config(paths: Paths, guest: Guest, record: records.Record) -> None:
     """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
     items = bounds.items(paths, guest, record.cgroup)
     shown = lxcfs.FILES if lxcfs.usable(paths.lxcfs, guest.name) else ()
@@ -257,7 +223,7 @@ def reboot(paths: Paths, name: str) -> None:
     """
     with runtime_lock(paths, name):
         guest = guests.load(paths, name)
-        if (record := read_record(paths, name)) is not None:
+        if (record := records.read(paths, name)) is not None:
             for group in ("payload", "monitor"):
                 limits.end_processes(f"{record.cgroup}/{group}")
                 limits.remove_cgroups(f"{record.cgroup}/{group}")
@@ -290,7 +256,7 @@ def _disconnect_early(paths: Paths, name: str) -> None:
     """Take the links away while LXC cleans up behind the guest, unless a hook may want to see them; ``undo`` checks."""
     from vstools.network import kernel
 
-    record = read_record(paths, name)
+    record = records.read(paths, name)
     if record is not None and not hooks.scripts(paths, name, "post-stop"):
         with suppress(VsError):
             kernel.disconnect(record.netns, record.host_names, record.names)
@@ -307,25 +273,9 @@ def _stop_timeout(paths: Paths) -> float:
 def cleanup(paths: Paths, name: str, token: str = "") -> None:
     """After the guest's end: undo its start. With ``token``, only that of the start it belongs to."""
     with runtime_lock(paths, name):
-        record = read_record(paths, name)
+        record = records.read(paths, name)
         if record is not None and (not token or record.token == token) and not lxc.is_running(paths, name):
             undo(paths, name)
-
-
-def running(paths: Paths, name: str) -> Record | None:
-    """What a guest that runs has in the kernel; None where it does not run."""
-    return read_record(paths, name) if lxc.is_running(paths, name) else None
-
-
-def started(paths: Paths, name: str) -> Record | None:
-    """What a guest has in the kernel that runs, or that systemd is just starting; None where it is stopped.
-
-    Who holds the runtime lock finds it whole. A command that starts a guest itself holds the guest's lock as well.
-    """
-    record = read_record(paths, name)
-    if record is None or lxc.is_running(paths, name) or (paths.systemd and not units.is_idle(name)):
-        return record
-    return None
 
 
 def undo(paths: Paths, name: str) -> None:
@@ -335,7 +285,7 @@ def undo(paths: Paths, name: str) -> None:
         return
     from vstools.network import kernel, namespace
 
-    record = read_record(paths, name)
+    record = records.read(paths, name)
     if record is not None:
         limits.end_processes(f"{record.cgroup}/payload")
         hooks.run_all(paths, name, "post-stop", must=False)
@@ -343,7 +293,7 @@ def undo(paths: Paths, name: str) -> None:
         kernel.disconnect(record.netns, record.host_names, record.names)
         checkpoint("stop:links")
         if record.vlans:
-            leave_vlans(paths, name, record, replace(record, vlans=()))
+            records.leave_vlans(paths, name, record, replace(record, vlans=()))
         checkpoint("stop:vlans")
     for where in ("sys", "tmp"):
         mounts.unmount(runtime / where)
@@ -357,22 +307,6 @@ def undo(paths: Paths, name: str) -> None:
     _drop(runtime)
 
 
-def leave_vlans(paths: Paths, name: str, old: Record, new: Record) -> None:
-    """Write a started guest's new record, and delete those VLAN devices of the old one that no record has any more.
-
-    One lock for both: of two guests that leave a VLAN at once, the second finds itself the last. A guest that joins one
-    writes its record before it waits for the lock.
-    """
-    from vstools.network import kernel
-
-    left = [vlan for vlan in old.vlans if vlan not in new.vlans]
-    with host_lock(paths, "links"):
-        others = (read_record(paths, entry) for entry in os.listdir(paths.runtime) if entry != name)
-        kept = {vlan for other in others if other is not None for vlan in other.vlans}
-        kernel.drop_vlans(tuple(vlan for vlan in left if vlan not in kept))
-        write_record(paths, name, new)
-
-
 def _drop(runtime: Path) -> None:
     """Remove the runtime directory, the record last: until then a later ``undo`` knows what is left."""
     for where in ("sys", "tmp"):
@@ -383,19 +317,3 @@ def _drop(runtime: Path) -> None:
             raise VsError(f"{entry} is not ours", "move it away and try again")
         entry.unlink()
     runtime.rmdir()
-
-
-def write_record(paths: Paths, name: str, record: Record) -> None:
-    """Note what a started guest has, or is about to have, in the kernel."""
-    files.write(paths.runtime_of(name) / "record", json.dumps(asdict(record)) + "\n", 0o600)
-
-
-def read_record(paths: Paths, name: str) -> Record | None:
-    """The record of a guest's start, None when it is not started (or was killed before its record was whole)."""
-    try:
-        fields = json.loads((paths.runtime_of(name) / "record").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    for key in ("host_names", "names", "vlans"):
-        fields[key] = tuple(fields.get(key, ()))  # an older record knows no VLANs
-    return Record(**fields)

@@ -76,7 +76,7 @@ class Reader:
 
 
 def record(paths: Paths, name: str) -> dict[str, object]:
-    """The record of the guest's start (phases.Record), which only root can write; empty when there is none."""
+    """The record of the guest's start (records.Record), which only root can write; empty when there is none."""
     try:
         found = json.loads(read(str(paths.runtime_of(name) / "record")))
     except ValueError:

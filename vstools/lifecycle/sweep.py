@@ -9,7 +9,7 @@ import shutil
 from vstools import files, log, lxc, units
 from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
-from vstools.lifecycle import disk, phases
+from vstools.lifecycle import disk, phases, records
 from vstools.lifecycle.host import guest_lock
 from vstools.paths import DOOMED, STAGED, Paths
 from vstools.storage import plain
@@ -88,7 +88,7 @@ def _made_by(paths: Paths, name: str) -> bool:
 
 def _drop_unrecorded(paths: Paths, name: str) -> None:
     """A runtime directory whose command died before it wrote the record holds nothing else."""
-    if paths.runtime_of(name).exists() and phases.read_record(paths, name) is None:
+    if paths.runtime_of(name).exists() and records.read(paths, name) is None:
         phases.undo(paths, name)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vstools import log
 from vstools.config import guests
 from vstools.errors import Refused
-from vstools.lifecycle import confirm, filtering, phases, presence
+from vstools.lifecycle import confirm, filtering, presence, records
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
 from vstools.network import plan
 from vstools.paths import Paths
@@ -31,14 +31,14 @@ class Switches:
 
 def differences(paths: Paths, name: str) -> tuple[str, ...]:
     """A sentence for each thing that the kernel has otherwise than the files say; none where the guest does not run."""
-    record = phases.running(paths, name)
+    record = records.running(paths, name)
     if record is None:
         guests.require(paths, name)
         return ()
     return tuple(_differences(paths, name, record))
 
 
-def _differences(paths: Paths, name: str, record: phases.Record) -> Iterator[str]:
+def _differences(paths: Paths, name: str, record: records.Record) -> Iterator[str]:
     from vstools.network import mend
 
     host = settings(paths)
@@ -95,7 +95,7 @@ def pending(paths: Paths, name: str) -> confirm.Pending:
     """What a guest's network goes back to when a change is not confirmed: its rules and what is down, by the kernel."""
     from vstools.network import mend
 
-    record = phases.started(paths, name)
+    record = records.started(paths, name)
     if record is None:
         return confirm.Pending()
     backend, rules = filtering.saved(record.netns)
@@ -115,19 +115,19 @@ def mend_links(paths: Paths, name: str) -> None:
     from vstools.network import local, mend
 
     with runtime_lock(paths, name):
-        record = phases.started(paths, name)
+        record = records.started(paths, name)
         if record is None:
             return
         host = settings(paths)
         links = host.links(guests.load(paths, name))
-        now, both = phases.with_links(record, links), phases.and_links(record, links)
+        now, both = records.with_links(record, links), records.and_links(record, links)
         gone = tuple(key for key in both.names if key not in now.names)
-        phases.write_record(paths, name, both)
+        records.write(paths, name, both)
         with host_lock(paths, "links"):
             local.ensure(paths, links, host.networks)
             mend.mend(record.netns, links, gone)
         presence.check_ipv6(record.netns, links, wait=True)
-        phases.leave_vlans(paths, name, both, now)
+        records.leave_vlans(paths, name, both, now)
 
 
 def take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
@@ -138,10 +138,10 @@ def take_down(paths: Paths, name: str, *, vlan: bool, route: bool) -> None:
         mend.take_down(needed(paths, name).netns, _links(paths, name), vlan=vlan, route=route)
 
 
-def needed(paths: Paths, name: str) -> phases.Record:
+def needed(paths: Paths, name: str) -> records.Record:
     """The record of a guest that runs; raises Refused for one that does not."""
     guests.require(paths, name)
-    record = phases.started(paths, name)
+    record = records.started(paths, name)
     if record is None:
         raise Refused(f"guest {name} does not run", "its network comes with its start")
     return record
