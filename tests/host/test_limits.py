@@ -292,7 +292,7 @@ def test_limits_stay_over_the_guests_own_reboot_and_over_a_restart(web: Host) ->
 
 def test_limits_changed_while_the_guest_reboots_itself_are_those_of_its_next_life(web: Host) -> None:
     """LXC reads the guest's configuration early in a start and sets the limits late."""
-    for number in range(205, 199, -1):
+    for number in (202, 201, 200):  # its runner waits longer each time
         background(web, f"{BOX} reboot -f")
         assert limits(web, "--rss", str(number), "--nofile", str(number)) == f"{number}:1024:16:60:9/10"
         wait(lambda: web.inside("web", "true").code == 0)
