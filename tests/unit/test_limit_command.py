@@ -113,6 +113,7 @@ def test_limits_are_saved_and_inf_lifts_them(web: Paths, capsys: pytest.CaptureF
         (("--rlimit", "rss=5"), "--rss"),
         (("--nofile", "5", "--rlimit", "nofile=6"), "given twice"),
         (("--nofile", "many"), "--nofile: "),
+        (("--rlimit", "nofile=10:5"), "--rlimit: 'nofile=10:5': the soft limit is above the hard one"),
         (("--net-rate", "0"), "--net-rate: '0' is not a whole number of at least 1, nor inf"),
         (("--net-rate", "10mbit"), "--net-rate: "),
         (("--net-rate", "10/"), "--net-rate: '' is not"),

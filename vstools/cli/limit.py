@@ -70,7 +70,8 @@ def limit(
     app.exclusive(json=as_json, table=table)
     texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "cpu": cpu, "burst": burst, "swap": swap,
              "net_rate": net_rate, "io_rate": io_rate}  # fmt: skip
-    rlimits = [*(rlimit or ()), *([f"nofile={nofile}"] if nofile is not None else ())]
+    rlimits = [("--rlimit", text) for text in rlimit or ()]
+    rlimits += [("--nofile", f"nofile={nofile}")] if nofile is not None else []
     changes = bool(rlimits) or any(text is not None for text in texts.values())
     if advise and (changes or force or dry_run):
         raise Refused("--advise changes nothing", "give the limit in a second command")
@@ -94,7 +95,7 @@ def limit(
     return status or failed
 
 
-def _edits(texts: dict[str, str | None], rlimits: list[str], *, force: bool) -> "Edits":
+def _edits(texts: dict[str, str | None], rlimits: list[tuple[str, str]], *, force: bool) -> "Edits":
     from vstools.guest import (
         parse_burst,
         parse_cpu,
@@ -115,7 +116,7 @@ def _edits(texts: dict[str, str | None], rlimits: list[str], *, force: bool) -> 
         for key, text in texts.items()
         if text is not None
     ]
-    pairs = [_parsed("--nofile" if text.startswith("nofile=") else "--rlimit", parse_rlimit, text) for text in rlimits]
+    pairs = [_parsed(option, parse_rlimit, text) for option, text in rlimits]
     if len({name for name, _ in pairs}) < len(pairs):
         raise Refused("--rlimit: one of the names is given twice")
     return Edits(tuple(values), tuple(pairs), force)
