@@ -296,6 +296,22 @@ def test_a_guest_with_a_thousand_sockets_is_bounded(web: Host) -> None:
     assert once(web)[0].startswith(f"{HOST_NAME}:web:over:socket")
 
 
+def test_a_thousand_udp_sockets_hide_no_listener_and_end_no_alert(web: Host) -> None:
+    with _sockets_in(web, "[socket.create_server(('::', 4444), family=socket.AF_INET6)]"):
+        assert "began:socket:new socket tcp [::]:4444" in once(web)[0]
+        bound = "[socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(800)]"
+        with _sockets_in(web, f"{bound}; [each.bind(('', 10000 + n)) for n, each in enumerate(all)]"):
+            lines = once(web)
+            assert any("more than 512 listening sockets" in line for line in lines)
+            assert not any(":over:" in line for line in lines), lines
+            with _sockets_in(web, "[socket.create_server(('::', 4445), family=socket.AF_INET6)]"):
+                assert once(web) == [], "20 are told one by one"
+        assert not any("[::]:4444" in line for line in once(web)), "it listens still"
+    (line,) = once(web)
+    assert "over:socket:new socket tcp [::]:4444" in line
+    assert line.endswith(": closed")
+
+
 class _sockets_in:  # noqa: N801 - a context manager
     """Sockets in the guest's network namespace, of a process of the host's."""
 

@@ -11,9 +11,10 @@ from vstools.errors import Refused
 from vstools.lifecycle import monitor, observe
 from vstools.lifecycle.monitor import Monitor
 from vstools.lifecycle.monitored import Configurations
-from vstools.monitor.alerts import Count, Level, Seen
+from vstools.monitor.alerts import Count, Fact, Level, Seen
 from vstools.monitor.state import Disk, Life
 from vstools.paths import Paths
+from vstools.stats.cgroups import Trees
 from vstools.stats.sample import Sample
 
 from .made import guest, saved
@@ -174,6 +175,26 @@ def test_percent_are_of_the_limits_and_without_a_limit_there_is_nothing_to_come_
     assert found["disk"] == Level("disk", 50, 90, "disk 50% (50 of 100), threshold 90%")
     assert found["memory"] == Level("memory", 0, 90, "memory has no limit")
     assert found["/tmp"] == Level("/tmp", None, 90, "/tmp")
+
+
+def test_processes_in_more_cgroups_than_are_looked_at_are_told(paths: Paths, tmp_path: Path) -> None:
+    payload = tmp_path / "vs/web/payload"
+    payload.mkdir(parents=True)
+    (payload / "cgroup.procs").write_text("1\n")
+    looker = observe.Looker(paths, 0)
+    looker._trees = Trees({"pids": str(tmp_path)}, None)
+    record = {"cgroup": "vs/web"}
+
+    def cgroups() -> list[tuple[bool | None, str]]:
+        _, facts = looker.look("web", MonitorConf(sockets=False), Life(), Sample("web", True, 0.0, {}), record, 0.0)
+        return [(each.holds, each.text) for each in facts if isinstance(each, Fact) and each.key == "cgroups"]
+
+    assert cgroups() == [(False, "all cgroups are looked at")]
+    for number in range(400):
+        (payload / f"q{number}").mkdir()
+        (payload / f"q{number}/cgroup.procs").write_text(f"{number + 2}\n")
+    text = "more than 256 cgroups, 256 processes in the first: the others are not looked at"
+    assert cgroups() == [(True, text)]
 
 
 def test_hits_are_watched_where_that_is_asked_for() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from vstools import files, log
 from vstools.config import create, registry
+from vstools.config.monitor import MonitorConf
 from vstools.config.text import Faults
 from vstools.errors import Busy, Refused, VsError
 from vstools.lifecycle import stats
@@ -139,7 +140,7 @@ class Monitor:
             life = _begun(life, token, known=before is not None)
         life, found = self._looker.look(name, watching.conf, life, sample, record, now)
         seen: list[Seen] = [conf, Fact("down", False, "the guest runs again"), *found]
-        standing, more = step(life.standing, seen, wall, _why)
+        standing, more = step(life.standing, seen, wall, lambda key: _why(key, watching.conf))
         return self._collected(replace(life, standing=standing, seen=wall), [*events, *more])
 
     def _end(self, name: str, life: Life, conf: Fact, wall: float) -> tuple[Life, list[Event]]:
@@ -232,5 +233,7 @@ def _leave(life: Life, wall: float) -> tuple[Life, list[Event]]:
     return replace(life, token="", standing=standing, waiting=life.waiting.including(events)), events
 
 
-def _why(key: str) -> str:
-    return "closed" if key.startswith("socket") else "no longer watched"
+def _why(key: str, conf: MonitorConf) -> str:
+    if not key.startswith("socket") or not conf.sockets:
+        return "no longer watched"
+    return "closed" if key.startswith("socket ") else "no longer so"
