@@ -18,7 +18,7 @@ from aiosmtpd.controller import Controller
 from conftest import Host, create, wait
 
 from tests.host.test_stats import needs_memory, needs_pids
-from vstools import lxc
+from vstools import alive, lxc
 from vstools.paths import Paths
 
 HOST_NAME = os.uname().nodename.partition(".")[0]
@@ -201,6 +201,22 @@ def test_a_guest_that_was_killed_is_told_and_so_is_its_return(web: Host, mailbox
     assert mailbox.subjects() == [f"{HOST_NAME}: web: {died}"]
     web.ok("vs-control", "--name", "web", "--start")
     assert once(web) == [f"{HOST_NAME}:web:over:down:the guest runs again"]
+
+
+def test_what_lxc_left_no_word_of_is_said_to_be_not_known(web: Host) -> None:
+    monitor = alive.monitor_pid(Paths(web.root), "web")
+    assert monitor is not None
+    os.kill(monitor, signal.SIGKILL)
+    wait(lambda: is_gone(web))
+    died = "died: how is not known, LXC's own process ended first (lxc 137)"
+    assert once(web) == [f"{HOST_NAME}:web:began:down:{died}"]
+
+
+def test_a_guest_that_was_removed_and_made_anew_between_two_looks_is_not_dead(web: Host, small: Path) -> None:
+    web.ok("vs-control", "--name", "web", "--stop")
+    web.ok("vs-remove", "--name", "web", "--yes")
+    assert create(web, "web", 20, small).code == 0
+    assert once(web) == []
 
 
 def test_a_guest_that_was_killed_and_started_between_two_looks_is_told_all_the_same(web: Host) -> None:

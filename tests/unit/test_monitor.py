@@ -356,17 +356,22 @@ def test_owners_are_found_by_open_files_and_the_search_is_bounded(
 @pytest.mark.parametrize(
     ("left", "kind", "words"),
     [
-        ("asked\n", ends.ASKED, "stopped by a command on this host"),
-        ("signal Interrupt(2)\n", ends.BY_ITSELF, "it powered itself off"),
-        ("signal Killed(9)\n", ends.DIED, "its init was ended by signal 9 (SIGKILL)"),
-        ("signal (11)\n", ends.DIED, "its init was ended by signal 11 (SIGSEGV)"),
-        ("error (3)\n", ends.DIED, "its init ended with status 3"),
-        ("", ends.DIED, "its init ended with status 0, without powering off"),
-        (None, ends.DIED, "nothing is known of its end, its runner left no word"),
+        ("asked", ends.ASKED, "stopped by a command on this host"),
+        ("signal Interrupt(2)", ends.BY_ITSELF, "it powered itself off"),
+        ("signal Killed(9)", ends.DIED, "its init was ended by signal 9 (SIGKILL)"),
+        ("signal (11)", ends.DIED, "its init was ended by signal 11 (SIGSEGV)"),
+        ("error (3)", ends.DIED, "its init ended with status 3"),
+        ("lxc 0", ends.DIED, "its init ended with status 0, without powering off"),
+        ("lxc 137", ends.DIED, "how is not known, LXC's own process ended first (lxc 137)"),
     ],
 )
-def test_how_a_guest_ended(left: str | None, kind: str, words: str) -> None:
-    assert ends.ending(left) == (kind, words)
+def test_how_a_guest_ended(left: str, kind: str, words: str) -> None:
+    assert ends.ending(f"a1 error (3)\nb2 {left}\nc3 error (4)\n", "b2") == (kind, words)
+
+
+@pytest.mark.parametrize("left", ["", "b2 asked\n", "asked\n", "a12 asked\n"])
+def test_the_end_of_another_life_says_nothing_of_this_one(left: str) -> None:
+    assert ends.ending(left, "a1") == (ends.DIED, "nothing is known of its end, its runner left no word")
 
 
 MOUNT = "812 790 0:{} /proc/meminfo {} rw,nosuid,nodev,relatime shared:9 - fuse.lxcfs lxcfs rw,user_id=0\n"
@@ -387,7 +392,7 @@ def test_an_lxcfs_is_gone_where_the_host_has_another_or_none(guest: str, host: s
 
 
 LIFE = state.Life(
-    token="a1", seen=5.5, load=0.25,  # noqa: S106
+    token="a1", load=0.25,  # noqa: S106
     standing=Standing({"memory": Alert(1.0, "memory 93%", 2, 3.0)}, {"oom-kills": 4}),
     load_at=100.0,
     known=Known(frozenset({"tcp 0.0.0.0:22 /usr/sbin/sshd", "unix @\udcff /x"})), disk=state.Disk(5, 9, 1.0),

@@ -1,5 +1,6 @@
 """Rounds of vs-monitor over guests that do not run: what is told, what is remembered, what a kill leaves."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vstools.errors import Refused
 from vstools.lifecycle import monitor, observe
 from vstools.lifecycle.monitor import Monitor
 from vstools.lifecycle.monitored import Configurations
+from vstools.lifecycle.observe import Looker
 from vstools.monitor.alerts import Count, Fact, Level, Seen
 from vstools.monitor.state import Disk, Life
 from vstools.paths import Paths
@@ -93,6 +95,94 @@ def test_a_guest_that_is_gone_ends_its_alerts_and_is_forgotten(paths: Paths, con
     assert "the guest is no longer on this host" in spool(paths)[1]
     assert told(found) == []
     assert '"guests":{}' in (paths.monitor / "state.json").read_text()
+
+
+def test_a_guest_that_is_gone_while_its_mails_have_to_wait_keeps_nobody_busy(
+    paths: Paths, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(monitor, "boottime", lambda: clock[0])
+    found = Monitor(paths)
+    for number in range(20):
+        conf.write_text(f"# {number}\n" if number % 2 else BROKEN)
+        found.round()
+    shutil.rmtree(paths.config_of("web"))
+    clock[0] += 100
+    assert found.round() == []
+    assert found.pause(10) == 10
+    assert len(spool(paths)) == 5
+    clock[0] += 3600
+    found.round()
+    assert len(spool(paths)) == 6, "and they are not lost"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_last_mail_of_a_guest_that_is_gone_goes_to_its_own_recipients(
+    paths: Paths, conf: Path, restarted: bool
+) -> None:
+    paths.conf.mkdir(parents=True)
+    (paths.conf / "monitor.conf").write_text("MONITOR_MAILTO=host@example.org\n")
+    conf.write_text("MONITOR_MAILTO=customer@example.org\n")
+    found = Monitor(paths)
+    found.round()
+    conf.write_text("MONITOR_MAILTO=customer@example.org\nBAD\n")
+    assert told(found) == [("web", True, "config")]
+    shutil.rmtree(paths.config_of("web"))
+    found = Monitor(paths) if restarted else found
+    assert told(found) == [("web", False, "config")]
+    assert ["To: customer@example.org" in mail for mail in spool(paths)] == [True, True]
+
+
+def test_on_a_full_disk_all_guests_are_watched_and_alerts_are_in_syslog(
+    paths: Paths, conf: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(paths, guest("able", 10001))
+    good = paths.config_of("able") / "monitor.conf"
+
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    for number in range(2):
+        good.write_text("MONITOR_POOLING=5\n")
+        shutil.rmtree(paths.monitor, ignore_errors=True)
+        found = Monitor(paths) if number else None
+        logged.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write", full)
+            found = found or Monitor(paths)
+            for _ in range(2):
+                with pytest.raises(OSError, match="No space"):
+                    found.round(everyone=True)
+        assert [line for line in logged if "guest=web" in line] != []
+        assert sum("last good monitor.conf of able could not be kept" in line for line in logged) == 1
+        assert told(found) == []
+        assert (paths.monitor / "good/able").read_text() == good.read_text()
+        assert found.spool.is_due(2e9)
+
+
+def test_a_guest_that_was_stopped_removed_and_made_anew_between_two_looks_is_not_dead(
+    paths: Paths, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf.write_text("")
+    token = ["a1"]
+    monkeypatch.setattr(Looker, "sample", lambda *_: Sample("web", bool(token[0]), 0.0, {}))
+    monkeypatch.setattr(Looker, "look", lambda _s, _n, _c, life, *_: (life, []))
+    monkeypatch.setattr(monitor.stats, "record", lambda *_: {"token": token[0]})
+    paths.ended.mkdir(parents=True)
+    found = Monitor(paths)
+    assert told(found) == []
+    (paths.ended / "web").write_text("a1 asked\nb2 signal Killed(9)\n")
+    os.utime(paths.ended / "web", (0, 0))  # whatever clock it was written by
+    token[0] = ""
+    assert told(found) == []
+    token[0] = "b2"
+    assert told(found) == []
+    token[0] = ""
+    assert told(found) == [("web", True, "down")]
+    shutil.rmtree(paths.config_of("web"))
+    assert told(found) == [("web", False, "down")]
+    assert told(found) == []
+    assert not (paths.ended / "web").exists()
 
 
 def test_a_state_that_cannot_be_read_is_begun_anew_and_no_mail_is_lost(

@@ -80,7 +80,10 @@ class Monitor:
         except ValueError as error:
             log.warn(f"{path} cannot be used, and is begun anew: {error}")
         found = state.fresh(boot, self.spool.next_number())
-        files.write(path, state.dumps(found), 0o600)  # a first round that is cut short is known to have been none
+        try:
+            files.write(path, state.dumps(found), 0o600)  # a first round that is cut short is known to have been none
+        except OSError as error:
+            log.warn(f"{path} could not be written, guests are watched all the same: {error}")
         return found
 
     def round(self, *, everyone: bool = False) -> list[Told]:
@@ -90,12 +93,12 @@ class Monitor:
         lives = dict(self._state.guests)
         told: list[Told] = []
         for name in names:
-            watching = self._configurations.of(name)
-            due, last = self._due.get(name, (0.0, None))
-            if not everyone and due > now and last is watching:  # a file that was changed is another one
-                continue
-            self._due[name] = (now + watching.conf.pooling, watching)
             try:
+                watching = self._configurations.of(name)
+                due, last = self._due.get(name, (0.0, None))
+                if not everyone and due > now and last == watching:
+                    continue
+                self._due[name] = (now + watching.conf.pooling, watching)
                 lives[name], events = self._look(name, watching, lives.get(name), now, wall)
             except (VsError, OSError, ValueError) as error:
                 log.warn(f"guest {name} could not be looked at: {error}")
@@ -141,12 +144,12 @@ class Monitor:
         life, found = self._looker.look(name, watching.conf, life, sample, record, now)
         seen: list[Seen] = [conf, Fact("down", False, "the guest runs again"), *found]
         standing, more = step(life.standing, seen, wall, lambda key: _why(key, watching.conf))
-        return self._collected(replace(life, standing=standing, seen=wall), [*events, *more])
+        return self._collected(replace(life, standing=standing), [*events, *more])
 
     def _end(self, name: str, life: Life, conf: Fact, wall: float) -> tuple[Life, list[Event]]:
         """A life is over. Only a death is an alert; what else was open ends with it."""
         self._looker.forget(name)
-        kind, words = ends.ending(ended(self._paths, name, life.seen))
+        kind, words = ends.ending(ended(self._paths, name), life.token)
         if kind != ends.DIED:
             log.audit("guest ended", name, words)
         down = Fact("down", kind == ends.DIED, f"died: {words}")
@@ -175,7 +178,7 @@ class Monitor:
         self._state = replace(self._state, number=number, bucket=host, guests=lives)
 
     def _mail(self, name: str, life: Life, wall: float, number: int) -> str:
-        watching = self._configurations.of(name)
+        watching = self._configurations.last(name)
         node = os.uname().nodename
         about = text.About(node.partition(".")[0], node, name, watching.conf.mailto, str(watching.path))
         still = sorted(life.standing.open.items(), key=lambda each: each[1].since)
@@ -187,7 +190,8 @@ class Monitor:
         for name in self._state.guests.keys() - kept.keys():
             self._configurations.forget(name)
             self._looker.forget(name)
-            self._due.pop(name, None)
+            (self._paths.ended / name).unlink(missing_ok=True)
+        self._due = {name: due for name, due in self._due.items() if name in names}
         self._state = replace(self._state, guests=kept)
 
     def pause(self, longest: float) -> float:

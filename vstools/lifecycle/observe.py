@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
-from pathlib import Path
 
 from vstools import libc, log, lxc
 from vstools.config.monitor import MonitorConf
@@ -163,10 +162,6 @@ def _count(key: str, value: float | None, text: str) -> Count:
     return Count(key, None if value is None else int(value), text)
 
 
-def ended(paths: Paths, name: str, since: float) -> str | None:
-    """What the guest's runner left when it ended after ``since`` (seconds since 1970); None where there is nothing."""
-    path: Path = paths.ended / name
-    try:
-        return read(str(path)) if path.stat().st_mtime >= since - 1 else None
-    except OSError:
-        return None
+def ended(paths: Paths, name: str) -> str:
+    """What the guest's runner left of its last lives' ends; empty where there is nothing."""
+    return read(str(paths.ended / name))
