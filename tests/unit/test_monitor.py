@@ -57,6 +57,14 @@ def test_hits_are_one_alert_until_there_was_none_for_a_while() -> None:
     assert (events[0].text, standing.counts["hits"]) == ("limit reached 3 times", 3), "it began anew"
 
 
+def test_hits_are_over_after_a_while_also_when_the_clock_was_set_back() -> None:
+    standing = Standing({}, {"hits": 0})
+    standing, _ = step(standing, [Count("hits", 1, "limit reached")], 2e9)
+    for seconds, told in ((0, 0), (alerts.QUIET - 1, 0), (alerts.QUIET, 1)):
+        standing, events = step(standing, [Count("hits", 1, "limit reached")], 1e9 + seconds)
+        assert len(events) == told
+
+
 def test_what_is_no_longer_seen_or_watched_ends_and_what_is_not_known_stays() -> None:
     socket = Fact("socket tcp", True, "new socket")
     assert run([socket], [socket], [], []) == [[(True, "socket tcp")], [], [(False, "socket tcp")], []]
@@ -436,11 +444,12 @@ class Relay:
         self.works: Callable[[str], bool] = lambda _: True
         self.now = 1000.0
 
-    def __call__(self, mail: str) -> None:
+    def __call__(self, mail: str) -> str:
         self.tried += 1
         if not self.works(mail):
             raise VsError("the relay did not take it")
         self.taken.append(mail)
+        return ""
 
 
 def kept(tmp_path: Path, number: int = 1) -> tuple[spool.Spool, Relay]:
@@ -473,8 +482,34 @@ def test_a_mail_that_is_not_taken_is_tried_ever_more_rarely_and_dropped_at_last(
     pauses = [later - earlier for earlier, later in pairwise(tries)]
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (60, 3600)
+    assert 5 * 86400 < tries[-1] - tries[0] < 5.1 * 86400
     assert found.count() == 0
     assert "was dropped" in logged[-1]
+
+
+def test_a_clock_that_is_set_drops_no_mail_and_delays_none_for_long(tmp_path: Path, logged: list[str]) -> None:
+    found, relay = kept(tmp_path)
+    relay.works = lambda _: False
+    for relay.now in (1000.0, 2e9, 1.8e9, 1.7e9):
+        assert found.is_due(relay.now)
+        found.send(relay, lambda: relay.now)
+        assert not found.is_due(relay.now)
+    relay.works = lambda _: True
+    relay.now += 3600
+    assert (found.send(relay, lambda: relay.now), relay.taken, found.count()) == (0, ["mail 0\n"], 0)
+    assert not any("dropped" in line for line in logged)
+
+
+def test_whatever_goes_wrong_with_a_mail_the_next_one_is_tried(tmp_path: Path, logged: list[str]) -> None:
+    def deliver(mail: str) -> str:
+        if mail == "mail 0\n":
+            raise UnicodeError
+        return relay(mail)
+
+    found, relay = kept(tmp_path, 2)
+    assert found.send(deliver, lambda: relay.now) == 1
+    assert relay.taken == ["mail 1\n"]
+    assert logged[-1].endswith("the next try is in 30 s: UnicodeError")
 
 
 def test_one_mail_that_nobody_takes_holds_no_other_back_and_a_dead_relay_is_not_asked_for_all(tmp_path: Path) -> None:
