@@ -9,7 +9,7 @@ import pytest
 from vstools import files
 from vstools.config.monitor import MonitorConf
 from vstools.errors import Refused
-from vstools.lifecycle import monitor, observe
+from vstools.lifecycle import monitor, observe, treesizes
 from vstools.lifecycle.monitor import Monitor
 from vstools.lifecycle.monitored import Configurations
 from vstools.lifecycle.observe import Looker
@@ -85,6 +85,19 @@ def test_a_round_that_was_cut_short_is_done_again_and_its_mail_is_one(
     after = Monitor(paths)
     assert told(after) == [("web", True, "config")]
     assert len(spool(paths)) == 1
+
+
+def test_a_relay_that_create_conf_names_wrongly_is_said_when_a_mail_is_to_be_sent(
+    paths: Paths, conf: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    ways: list[str] = []
+    monkeypatch.setattr(monitor.deliver, "by_sendmail", lambda mail: ways.append(mail) or "")
+    found = Monitor(paths)
+    told(found)
+    paths.conf.mkdir(parents=True)
+    (paths.conf / "create.conf").write_text(f"MONITOR_SMTP={'a' * 64}.example.org\n")
+    assert (found.send(), len(ways)) == (0, 1)
+    assert any("create.conf:1:14: 'aaa" in line for line in logged)
 
 
 def test_a_guest_that_is_gone_ends_its_alerts_and_is_forgotten(paths: Paths, conf: Path) -> None:
@@ -265,6 +278,59 @@ def test_percent_are_of_the_limits_and_without_a_limit_there_is_nothing_to_come_
     assert found["disk"] == Level("disk", 50, 90, "disk 50% (50 of 100), threshold 90%")
     assert found["memory"] == Level("memory", 0, 90, "memory has no limit")
     assert found["/tmp"] == Level("/tmp", None, 90, "/tmp")
+
+
+class Du:
+    """A du that ends when it is told to, with its pipe."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self.name = Path(argv[-1]).name
+        self.code: int | None = None
+        out, self._in = os.pipe()
+        self.stdout = os.fdopen(out, "rb")
+
+    def end(self, code: int = 0, words: bytes = b"") -> None:
+        self.code = code
+        os.write(self._in, words)
+        os.close(self._in)
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def kill(self) -> None:
+        self.end(-9)
+
+    def wait(self) -> None:
+        assert self.code is not None
+
+
+def test_a_tree_that_takes_too_long_is_told_and_the_others_have_their_turn(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, begun = [0.0], list[Du]()
+
+    def start(argv: list[str], **_: object) -> Du:
+        begun.append(Du(argv))
+        return begun[-1]
+
+    monkeypatch.setattr(treesizes.run, "start", start)
+    monkeypatch.setattr(treesizes.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(treesizes, "_limit", lambda *_: 100)
+    names, known, sizes = "abcdef", dict.fromkeys("abcdef", Disk()), treesizes.TreeSizes(paths)
+    for clock[0] in range(0, 6 * 3600, 60):
+        if begun and begun[-1].name == "f" and begun[-1].code is None:
+            begun[-1].end(0, b"7\t/tree\n")
+        for name in names:
+            known[name] = sizes.latest(name, known[name], clock[0], watched=True)
+    assert [each.name for each in begun][:8] == [*names, "a", "b"], "all others are slow"
+    assert known["f"] == Disk(7, 100, known["f"].at, late=False)
+    assert (known["a"].used, known["a"].late) == (None, True)
+    sizes.forget("c")
+    begun[-1].end(0, b"9\t/tree\n")
+    for name in "defab":
+        known[name] = sizes.latest(name, known[name], clock[0], watched=True)
+    assert begun[-1].name == "d", "whoever is gone is waited for by nobody"
+    sizes.close()
 
 
 def test_processes_in_more_cgroups_than_are_looked_at_are_told(paths: Paths, tmp_path: Path) -> None:

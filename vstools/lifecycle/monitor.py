@@ -15,7 +15,7 @@ from vstools import files, log
 from vstools.config import create, registry
 from vstools.config.monitor import MonitorConf
 from vstools.config.text import Faults
-from vstools.errors import Busy, Refused, VsError
+from vstools.errors import BadFiles, Busy, Refused, VsError
 from vstools.lifecycle import stats
 from vstools.lifecycle.monitored import Configurations, Watching
 from vstools.lifecycle.observe import Looker, ended
@@ -215,7 +215,12 @@ def send(paths: Paths, spool: Spool) -> int:
     """Try the mails that are due, the way that create.conf says now; returns how many could not be sent."""
     if not spool.is_due(time.time()):
         return 0
-    relay = create.load(paths.conf / "create.conf", Faults()).monitor_smtp
+    faults = Faults()
+    relay = create.load(paths.conf / "create.conf", faults).monitor_smtp
+    try:
+        faults.check()
+    except BadFiles as error:
+        log.warn(f"mails are sent as what is in order in create.conf says: {'; '.join(error.faults)}")
     return spool.send(deliver.way(relay) if relay else deliver.by_sendmail, time.time)
 
 

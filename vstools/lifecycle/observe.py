@@ -7,7 +7,7 @@ from math import inf
 from vstools import libc, log, lxc
 from vstools.config.monitor import MonitorConf
 from vstools.lifecycle.stats import PAYLOAD, Reader
-from vstools.lifecycle.treesizes import TreeSizes
+from vstools.lifecycle.treesizes import LONGEST, TreeSizes
 from vstools.monitor import diag, load, owners, sockets
 from vstools.monitor.alerts import Count, Fact, Level, Seen
 from vstools.monitor.sieve import Sieve
@@ -44,6 +44,7 @@ class Looker:
     def forget(self, name: str) -> None:
         """The guest does not run any more."""
         self._owners.pop(name, None)
+        self.sizes.forget(name)
 
     def look(
         self, name: str, conf: MonitorConf, life: Life, sample: Sample, record: Mapping[str, object], now: float
@@ -52,6 +53,9 @@ class Looker:
         pids, all_seen = self._pids(str(record.get("cgroup", "")))
         life = replace(life, disk=self.sizes.latest(name, life.disk, now, watched=conf.disk != inf))
         seen: list[Seen] = [*limits(conf, life, sample), *hits(conf, sample)]
+        if life.disk.limit is not None:
+            words = f"du did not end within {LONGEST / 60:.0f} minutes: the disk's threshold is not watched"
+            seen.append(Fact("disk-late", life.disk.late, words if life.disk.late else "du ended in time"))
         if conf.load_15 != inf:
             since = min(now - life.load_at, _GAP * conf.pooling) if life.load_at is not None else 0.0
             average = load.decay(life.load, load.active(pids), since)

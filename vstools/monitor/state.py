@@ -14,11 +14,15 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Disk:
-    """The space that a guest's tree took at a time, and its limit then, in bytes; None: not known, no limit."""
+    """The space that a guest's tree took at a time, and its limit then, in bytes; None: not known, no limit.
+
+    ``late``: the last time it took too long to add up.
+    """
 
     used: int | None = None
     limit: int | None = None
     at: float | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True)
