@@ -285,6 +285,16 @@ def test_many_sockets_are_told_in_few_words() -> None:
     assert len({fact.key for fact in facts}) == 22
 
 
+def test_a_listener_is_told_however_many_udp_sockets_were_told_before() -> None:
+    known = Known(frozenset())
+    flood = [found(port, port, "udp") for port in range(1, 100)]
+    told = judged(known, *flood)[1]
+    assert [fact.text for fact in told[20:]] == ["79 further new UDP sockets"]
+    facts = judged(known, found(4444, 4444), *flood, told=told)[1]
+    assert {fact.key for fact in facts} - {fact.key for fact in told} == {"socket tcp 0.0.0.0:4444 /usr/sbin/sshd"}
+    assert ended(facts, told) == []
+
+
 @pytest.mark.parametrize("bound", ["cut", "blind"])
 def test_a_look_that_was_not_at_everything_ends_no_alert_and_others_do_not_pile_up(bound: str) -> None:
     known, told = Known(frozenset()), list[Fact]()

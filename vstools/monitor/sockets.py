@@ -1,4 +1,4 @@
-"""Listening sockets that were not there before: the first thing that most intruders need. Pure.
+"""Listening sockets that were not there before: the first thing that most intruders need.
 
 The sockets of the first look after the guest has settled are its own; from then on each other one is told, until it
 goes. What counts is protocol, address and executable together: another program on a known port is new.
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from vstools.monitor.alerts import Alert, Fact
 from vstools.monitor.diag import MOST, Socket
-from vstools.monitor.owners import DESCRIPTORS, PROCESSES, UNKNOWN, Owner
+from vstools.monitor.owners import UNKNOWN, Owner
 from vstools.monitor.sieve import Sieve
 
 _TEXT = 300
 _NAME, _HEAD = 96, 32
 _TOLD = 20
-"""New sockets of a guest that are told one by one; how many more there are is one alert."""
+"""New sockets of a guest that are told one by one, listeners and UDP each; how many more there are is one alert."""
+_FURTHER = (("sockets", False, "listening"), ("sockets-udp", True, "UDP"))
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,33 @@ def judge(look: Look, known: Known, sieve: Sieve, standing: Mapping[str, Alert])
         elif key in standing:
             dropped.append(_dropped(key, standing[key], "no longer watched"))
     unseen = _unseen(look, standing, [fact.key for fact in (*new, *dropped)])
-    room = max(0, _TOLD - sum(fact.key.startswith("socket ") for fact in unseen))
-    if len(new) > room:
-        more = Fact("sockets", True, f"{len(new) - room} further new listening sockets")
-        new = [*new[:room], more]
-        unseen = [fact for fact in unseen if fact.key != more.key]
-    return known, [*new, *dropped, *unseen, *_bounds(look, sieve)]
+    return known, [*_first(new, unseen), *dropped, *_bounds(look, sieve)]
+
+
+def _first(new: list[Fact], unseen: list[Fact]) -> list[Fact]:
+    """What is told one by one, and of how many more; a socket that is open still, unseen, has its place among them."""
+    facts = []
+    for key, is_udp, what in _FURTHER:
+        part, held = ([fact for fact in each if _is_udp(fact.key) is is_udp] for each in (new, unseen))
+        room = max(0, _TOLD - len(held))
+        facts += part[:room]
+        if len(part) > room:
+            facts.append(Fact(key, True, f"{len(part) - room} further new {what} sockets"))
+    keys = {fact.key for fact in facts}
+    return [*facts, *(fact for fact in unseen if fact.key not in keys)]
+
+
+def _is_udp(key: str) -> bool | None:
+    """Whether it is the alert of a UDP socket or of a listener; None: of neither, but of how many more there are."""
+    return key.startswith("socket udp") if key.startswith("socket ") else None
 
 
 def _unseen(look: Look, standing: Mapping[str, Alert], seen: list[str]) -> list[Fact]:
     """Of the open alerts, those of which this look knows nothing."""
     if not look.cut and not look.blind:
         return []
-    keys = [key for key in standing if key == "sockets" or key.startswith("socket ")]
+    further = [key for key, _, _ in _FURTHER]
+    keys = [key for key in standing if key in further or key.startswith("socket ")]
     return [Fact(key, None, standing[key].text) for key in keys if key not in seen]
 
 
@@ -107,7 +122,7 @@ def _bounds(look: Look, sieve: Sieve) -> list[Fact]:
         (
             "sockets-owners",
             look.blind,
-            f"more than {PROCESSES} processes or {DESCRIPTORS} open files: not all sockets have a known owner",
+            "more cgroups, processes or open files than are looked at: not all sockets have a known owner",
         ),
         ("sockets-filter", sieve.late, "SOCKETS_FILTER takes too long: what it was not matched with in time is told"),
     )
