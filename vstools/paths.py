@@ -70,7 +70,7 @@ class Paths:
 
     @property
     def ended(self) -> Path:
-        """How each guest's last life ended, a file a guest, written by its runner."""
+        """How each guest's last lives ended, a file a guest, written by its runner; kept after the guest is gone."""
         return self.run / "ended"
 
     @property

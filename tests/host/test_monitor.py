@@ -7,6 +7,7 @@ import email
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from aiosmtpd.controller import Controller
 from conftest import Host, create, wait
 
 from tests.host.test_stats import needs_memory, needs_pids
-from vstools import lxc
+from vstools import alive, lxc
 from vstools.paths import Paths
 
 HOST_NAME = os.uname().nodename.partition(".")[0]
@@ -203,6 +204,22 @@ def test_a_guest_that_was_killed_is_told_and_so_is_its_return(web: Host, mailbox
     assert once(web) == [f"{HOST_NAME}:web:over:down:the guest runs again"]
 
 
+def test_what_lxc_left_no_word_of_is_said_to_be_not_known(web: Host) -> None:
+    monitor = alive.monitor_pid(Paths(web.root), "web")
+    assert monitor is not None
+    os.kill(monitor, signal.SIGKILL)
+    wait(lambda: is_gone(web))
+    died = "died: how is not known, LXC's own process ended first (lxc 137)"
+    assert once(web) == [f"{HOST_NAME}:web:began:down:{died}"]
+
+
+def test_a_guest_that_was_removed_and_made_anew_between_two_looks_is_not_dead(web: Host, small: Path) -> None:
+    web.ok("vs-control", "--name", "web", "--stop")
+    web.ok("vs-remove", "--name", "web", "--yes")
+    assert create(web, "web", 20, small).code == 0
+    assert once(web) == []
+
+
 def test_a_guest_that_was_killed_and_started_between_two_looks_is_told_all_the_same(web: Host) -> None:
     os.kill(init(web), signal.SIGKILL)
     wait(lambda: is_gone(web))
@@ -294,6 +311,42 @@ def test_a_guest_with_a_thousand_sockets_is_bounded(web: Host) -> None:
         assert any("more than 512 listening sockets" in line for line in lines)
         assert (web.root / "var/lib/vs-tools/monitor/state.json").stat().st_size < 100_000
     assert once(web)[0].startswith(f"{HOST_NAME}:web:over:socket")
+
+
+def test_a_thousand_udp_sockets_hide_no_listener_and_end_no_alert(web: Host) -> None:
+    with _sockets_in(web, "[socket.create_server(('::', 4444), family=socket.AF_INET6)]"):
+        assert "began:socket:new socket tcp [::]:4444" in once(web)[0]
+        bound = "[socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(800)]"
+        with _sockets_in(web, f"{bound}; [each.bind(('', 10000 + n)) for n, each in enumerate(all)]"):
+            lines = once(web)
+            assert any("more than 512 listening sockets" in line for line in lines)
+            assert not any(":over:" in line for line in lines), lines
+            with _sockets_in(web, "[socket.create_server(('::', 4445), family=socket.AF_INET6)]"):
+                (line,) = once(web)
+                assert ":began:socket:new socket tcp [::]:4445" in line
+            assert once(web) == [], "not everything is seen: nothing is known to be closed"
+        lines = once(web)
+        assert any(":over:socket:new socket tcp [::]:4445" in line for line in lines)
+        assert not any("[::]:4444" in line for line in lines), "it listens still"
+    (line,) = once(web)
+    assert "over:socket:new socket tcp [::]:4444" in line
+    assert line.endswith(": closed")
+
+
+def _has_udplite() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_udplite(), reason="this kernel has no UDP-Lite")
+def test_a_udplite_socket_is_told(web: Host) -> None:
+    made = "[socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)]; all[0].bind(('', 5000))"
+    with _sockets_in(web, made):
+        (line,) = once(web)
+    assert ":began:socket:new socket udplite 0.0.0.0:5000" in line
 
 
 class _sockets_in:  # noqa: N801 - a context manager

@@ -3,7 +3,8 @@
 import email
 import json
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from math import exp, inf
 from pathlib import Path
@@ -17,6 +18,7 @@ from vstools.monitor import alerts, deliver, ends, load, owners, rate, sockets, 
 from vstools.monitor.alerts import NOTHING, Alert, Count, Event, Fact, Level, Seen, Standing, step
 from vstools.monitor.diag import MOST, Socket
 from vstools.monitor.owners import UNKNOWN, Owner
+from vstools.monitor.sieve import Sieve
 from vstools.monitor.sockets import Known
 from vstools.storage import lxcfs
 
@@ -53,6 +55,14 @@ def test_hits_are_one_alert_until_there_was_none_for_a_while() -> None:
     assert (flat[1][0] - 14) * 60 == alerts.QUIET
     standing, events = step(Standing({}, {"hits": 7}), [Count("hits", 3, "limit reached")], 0)
     assert (events[0].text, standing.counts["hits"]) == ("limit reached 3 times", 3), "it began anew"
+
+
+def test_hits_are_over_after_a_while_also_when_the_clock_was_set_back() -> None:
+    standing = Standing({}, {"hits": 0})
+    standing, _ = step(standing, [Count("hits", 1, "limit reached")], 2e9)
+    for seconds, told in ((0, 0), (alerts.QUIET - 1, 0), (alerts.QUIET, 1)):
+        standing, events = step(standing, [Count("hits", 1, "limit reached")], 1e9 + seconds)
+        assert len(events) == told
 
 
 def test_what_is_no_longer_seen_or_watched_ends_and_what_is_not_known_stays() -> None:
@@ -215,10 +225,23 @@ def found(port: int = 22, inode: int = 1, protocol: str = "tcp", uid: int = 6553
 
 
 def judged(
-    known: Known, *each: Socket, owner: Owner = Owner(7, "/usr/sbin/sshd"), filtered: str = ""
+    known: Known,
+    *each: Socket,
+    owner: Owner = Owner(7, "/usr/sbin/sshd"),
+    filtered: str = "",
+    told: Iterable[Fact] = (),
+    cut: bool = False,
+    blind: bool = False,
 ) -> tuple[Known, list[Fact]]:
-    patterns = tuple(re.compile(word) for word in filtered.split())
-    return sockets.judge(list(each), {one.inode: owner for one in each}, known, patterns, RANGE, 655360)
+    look = sockets.Look(list(each), {one.inode: owner for one in each}, RANGE, 655360, cut, blind)
+    sieve = Sieve(tuple(re.compile(word) for word in filtered.split()))
+    return sockets.judge(look, known, sieve, {fact.key: Alert(0, fact.text) for fact in told})
+
+
+def ended(facts: list[Fact], told: list[Fact], why: str = "closed") -> list[str]:
+    """What is said to be over, of what was told."""
+    standing = Standing({fact.key: Alert(0, fact.text) for fact in told}, {})
+    return [event.text for event in step(standing, facts, 60, lambda _: why)[1] if not event.began]
 
 
 def test_the_first_look_is_the_baseline_and_another_program_on_a_known_port_is_new() -> None:
@@ -228,7 +251,7 @@ def test_the_first_look_is_the_baseline_and_another_program_on_a_known_port_is_n
     (fact,) = judged(known, found(), owner=Owner(9, "/tmp/sshd"))[1]
     assert fact.text == "new socket tcp 0.0.0.0:22 by /tmp/sshd, uid 0"
     assert "process /tmp/sshd, pid 9 on the host" in fact.details
-    (unknown,) = sockets.judge([found(80)], {}, known, (), RANGE, 655360)[1]
+    (unknown,) = judged(known, found(80), owner=UNKNOWN)[1]
     assert unknown.text.endswith("by ?, uid 0")
 
 
@@ -256,10 +279,77 @@ def test_the_slides_filter_works_on_the_slides_sockets() -> None:
 
 
 def test_many_sockets_are_told_in_few_words() -> None:
-    facts = judged(Known(frozenset()), *(found(number, number) for number in range(1, MOST + 2)))[1]
+    facts = judged(Known(frozenset()), *(found(number, number) for number in range(1, MOST + 1)), cut=True)[1]
     assert len(facts) == 22
     assert facts[-2].text == f"{MOST - 20} further new listening sockets"
     assert len({fact.key for fact in facts}) == 22
+
+
+def test_a_listener_is_told_however_many_udp_sockets_were_told_before() -> None:
+    known = Known(frozenset())
+    flood = [found(port, port, "udp") for port in range(1, 100)]
+    told = judged(known, *flood)[1]
+    assert [fact.text for fact in told[20:]] == ["79 further new UDP sockets"]
+    facts = judged(known, found(4444, 4444), *flood, told=told)[1]
+    assert {fact.key for fact in facts} - {fact.key for fact in told} == {"socket tcp 0.0.0.0:4444 /usr/sbin/sshd"}
+    assert ended(facts, told) == []
+
+
+@pytest.mark.parametrize("bound", ["cut", "blind"])
+def test_a_look_that_was_not_at_everything_ends_no_alert_and_others_do_not_pile_up(bound: str) -> None:
+    known, told = Known(frozenset()), list[Fact]()
+    for number in range(1, 200, 10):
+        each = [found(port, port) for port in range(number, number + 10)]
+        facts = judged(known, *each, told=told, **{bound: True})[1]  # type: ignore[arg-type]
+        assert ended(facts, told) == []
+        assert sum(fact.key.startswith("socket ") for fact in facts) <= 20
+        told = [fact for fact in facts if fact.holds or fact.holds is None]
+    assert f"sockets-{'many' if bound == 'cut' else 'owners'}" in {fact.key for fact in told}
+    assert len(ended(judged(known)[1], told)) == len(told)
+
+
+def test_a_socket_that_is_no_longer_watched_is_not_said_to_be_closed() -> None:
+    _, told = judged(Known(frozenset()), found(4444))
+    facts = judged(Known(frozenset()), found(4444), told=told, filtered=":4444$")[1]
+    assert ended(facts, told) == [f"{told[0].text}: no longer watched"]
+    assert ended(judged(Known(frozenset()), told=told)[1], told) == [f"{told[0].text}: closed"]
+    known, facts = judged(Known(), found(4444), told=told)
+    assert ended(facts, told) == [f"{told[0].text}: listens at the first look, known from now on"]
+    assert judged(known, found(4444))[1] == []
+
+
+def test_a_program_that_an_upgrade_replaced_is_the_same_and_one_that_hides_its_file_is_told() -> None:
+    old, new = Owner(7, "/usr/sbin/nginx"), Owner(7, "/usr/sbin/nginx (deleted)")
+    known, _ = judged(Known(), found(80), owner=old)
+    assert judged(known, found(80), owner=new)[1] == []
+    assert judged(Known(frozenset()), found(80), owner=new, filtered="/nginx$")[1] == []
+    assert judged(judged(Known(), found(80), owner=new)[0], found(80), owner=old)[1] == []
+    (fact,) = judged(known, found(80), owner=Owner(7, "/tmp/nginx (deleted)"))[1]
+    assert "by /tmp/nginx (deleted)" in fact.text
+
+
+@given(st.text(), st.text())
+def test_what_is_remembered_of_a_socket_is_short_and_its_own(path: str, other: str) -> None:
+    def name(path: str) -> str:
+        return sockets.name_of(Socket("unix", path, 0, None, 1), Owner(1, "/x" * 150), RANGE)
+
+    long = "/" + "\udc80" * 200
+    assert (name(long + path) == name(long + other)) is (path == other)
+    assert (name(path) == name(other)) is (path == other)
+    assert len(json.dumps(name(long + path))) <= 110
+
+
+def test_an_expression_that_takes_for_ever_on_a_guests_string_is_given_up_and_the_socket_told() -> None:
+    hostile = Socket("unix", "/" + "a" * 200 + "!", 0, None, 1)
+    begun = time.monotonic()
+    facts = judged(Known(frozenset()), hostile, found(80, 2), filtered="(a+)+$ :80$")[1]
+    assert time.monotonic() - begun < 60, "it would take longer than anybody lives"
+    assert [fact.key.split(" ")[0] for fact in facts] == ["socket", "sockets-filter"]
+    assert facts[0].text.startswith("new socket unix /aaa")
+    many = [Socket("unix", f"/{'a' * 200}!{number}", 0, None, number) for number in range(400)]
+    begun = time.monotonic()
+    assert len(judged(Known(frozenset()), *many, filtered="(a+)+$")[1]) == 22
+    assert time.monotonic() - begun < 60
 
 
 def test_owners_are_found_by_open_files_and_the_search_is_bounded(
@@ -270,26 +360,36 @@ def test_owners_are_found_by_open_files_and_the_search_is_bounded(
         (tmp_path / f"{pid}/fd/0").symlink_to("/dev/null")
         (tmp_path / f"{pid}/fd/3").symlink_to(f"socket:[{inode}]")
         (tmp_path / f"{pid}/exe").symlink_to(f"/bin/{pid}")
-    assert owners.find([9, 8, 7, 6], {70, 80, 90}, str(tmp_path)) == {70: Owner(7, "/bin/7"), 80: Owner(8, "/bin/8")}
-    monkeypatch.setattr(owners, "PROCESSES", 1)
-    assert owners.find([9, 8, 7, 6], {70}, str(tmp_path)) == {}
+    every = {70: Owner(7, "/bin/7"), 80: Owner(8, "/bin/8")}
+    assert owners.find([9, 8, 7, 6], {70, 80, 90}, str(tmp_path)) == (every, True)
+    for bound, least in (("PROCESSES", 1), ("DESCRIPTORS", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owners, bound, least)
+            assert owners.find([9, 8, 7, 6], {90}, str(tmp_path)) == ({}, False), "that is no longer everything"
+    monkeypatch.setattr(owners, "PROCESSES", 2)
+    assert owners.find([9, 8, 7, 6], {70}, str(tmp_path)) == ({70: every[70]}, True), "what was asked for was found"
     assert UNKNOWN.executable == "?"
 
 
 @pytest.mark.parametrize(
     ("left", "kind", "words"),
     [
-        ("asked\n", ends.ASKED, "stopped by a command on this host"),
-        ("signal Interrupt(2)\n", ends.BY_ITSELF, "it powered itself off"),
-        ("signal Killed(9)\n", ends.DIED, "its init was ended by signal 9 (SIGKILL)"),
-        ("signal (11)\n", ends.DIED, "its init was ended by signal 11 (SIGSEGV)"),
-        ("error (3)\n", ends.DIED, "its init ended with status 3"),
-        ("", ends.DIED, "its init ended with status 0, without powering off"),
-        (None, ends.DIED, "nothing is known of its end, its runner left no word"),
+        ("asked", ends.ASKED, "stopped by a command on this host"),
+        ("signal Interrupt(2)", ends.BY_ITSELF, "it powered itself off"),
+        ("signal Killed(9)", ends.DIED, "its init was ended by signal 9 (SIGKILL)"),
+        ("signal (11)", ends.DIED, "its init was ended by signal 11 (SIGSEGV)"),
+        ("error (3)", ends.DIED, "its init ended with status 3"),
+        ("lxc 0", ends.DIED, "its init ended with status 0, without powering off"),
+        ("lxc 137", ends.DIED, "how is not known, LXC's own process ended first (lxc 137)"),
     ],
 )
-def test_how_a_guest_ended(left: str | None, kind: str, words: str) -> None:
-    assert ends.ending(left) == (kind, words)
+def test_how_a_guest_ended(left: str, kind: str, words: str) -> None:
+    assert ends.ending(f"a1 error (3)\nb2 {left}\nc3 error (4)\n", "b2") == (kind, words)
+
+
+@pytest.mark.parametrize("left", ["", "b2 asked\n", "asked\n", "a12 asked\n"])
+def test_the_end_of_another_life_says_nothing_of_this_one(left: str) -> None:
+    assert ends.ending(left, "a1") == (ends.DIED, "nothing is known of its end, its runner left no word")
 
 
 MOUNT = "812 790 0:{} /proc/meminfo {} rw,nosuid,nodev,relatime shared:9 - fuse.lxcfs lxcfs rw,user_id=0\n"
@@ -310,7 +410,7 @@ def test_an_lxcfs_is_gone_where_the_host_has_another_or_none(guest: str, host: s
 
 
 LIFE = state.Life(
-    token="a1", seen=5.5, load=0.25,  # noqa: S106
+    token="a1", load=0.25,  # noqa: S106
     standing=Standing({"memory": Alert(1.0, "memory 93%", 2, 3.0)}, {"oom-kills": 4}),
     load_at=100.0,
     known=Known(frozenset({"tcp 0.0.0.0:22 /usr/sbin/sshd", "unix @\udcff /x"})), disk=state.Disk(5, 9, 1.0),
@@ -354,11 +454,12 @@ class Relay:
         self.works: Callable[[str], bool] = lambda _: True
         self.now = 1000.0
 
-    def __call__(self, mail: str) -> None:
+    def __call__(self, mail: str) -> str:
         self.tried += 1
         if not self.works(mail):
             raise VsError("the relay did not take it")
         self.taken.append(mail)
+        return ""
 
 
 def kept(tmp_path: Path, number: int = 1) -> tuple[spool.Spool, Relay]:
@@ -391,8 +492,34 @@ def test_a_mail_that_is_not_taken_is_tried_ever_more_rarely_and_dropped_at_last(
     pauses = [later - earlier for earlier, later in pairwise(tries)]
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (60, 3600)
+    assert 5 * 86400 < tries[-1] - tries[0] < 5.1 * 86400
     assert found.count() == 0
     assert "was dropped" in logged[-1]
+
+
+def test_a_clock_that_is_set_drops_no_mail_and_delays_none_for_long(tmp_path: Path, logged: list[str]) -> None:
+    found, relay = kept(tmp_path)
+    relay.works = lambda _: False
+    for relay.now in (1000.0, 2e9, 1.8e9, 1.7e9):
+        assert found.is_due(relay.now)
+        found.send(relay, lambda: relay.now)
+        assert not found.is_due(relay.now)
+    relay.works = lambda _: True
+    relay.now += 3600
+    assert (found.send(relay, lambda: relay.now), relay.taken, found.count()) == (0, ["mail 0\n"], 0)
+    assert not any("dropped" in line for line in logged)
+
+
+def test_whatever_goes_wrong_with_a_mail_the_next_one_is_tried(tmp_path: Path, logged: list[str]) -> None:
+    def deliver(mail: str) -> str:
+        if mail == "mail 0\n":
+            raise UnicodeError
+        return relay(mail)
+
+    found, relay = kept(tmp_path, 2)
+    assert found.send(deliver, lambda: relay.now) == 1
+    assert relay.taken == ["mail 1\n"]
+    assert logged[-1].endswith("the next try is in 30 s: UnicodeError")
 
 
 def test_one_mail_that_nobody_takes_holds_no_other_back_and_a_dead_relay_is_not_asked_for_all(tmp_path: Path) -> None:
@@ -462,6 +589,5 @@ def test_sockets_that_were_told_stay_so_when_others_are_opened() -> None:
     known = Known(frozenset())
     first = judged(known, *(found(number, number) for number in range(9000, 9020)))[1]
     later = [found(number, number) for number in range(1000, 9020)][-400:]
-    owner = {each.inode: Owner(7, "/usr/sbin/sshd") for each in later}
-    facts = sockets.judge(later, owner, known, (), RANGE, 655360, {fact.key for fact in first})[1]
+    facts = judged(known, *later, told=first)[1]
     assert {fact.key for fact in facts if fact.key != "sockets"} == {fact.key for fact in first}

@@ -116,8 +116,8 @@ def _send(paths: "Paths", spool: "Spool", stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             send(paths, spool)
-        except (VsError, OSError) as error:
-            log.warn(f"mails wait: {error}")
+        except Exception as error:  # this thread has to go on: without it no mail would be sent
+            log.warn(f"mails wait: {str(error) or type(error).__name__}")
         stop.wait(_MAIL)
 
 

@@ -94,11 +94,20 @@ def _cpu(text: str) -> Cpu | None:
 parse_timezone = _pattern(r"[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*", "a time zone like Europe/Paris")
 parse_locale = _pattern(r"[A-Za-z]{1,8}(_[A-Z]{2})?(\.[A-Za-z0-9-]+)?(@[a-z]+)?", "a locale like fr_FR.UTF-8")
 parse_distro = _pattern(r"[a-z][a-z0-9.-]*", "a Debian suite like trixie")
-parse_relay = _pattern(
-    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}))(:[0-9]{1,5})?",
+_path = _pattern(r"/[^\0]*", "an absolute path")
+_relay = _pattern(
+    r"(\[[0-9A-Fa-f:.]+\]|(?=[^:]{1,253}(:|$))[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9-]{1,63})*\.?)(:[0-9]{1,5})?",
     "a host or an address, with :PORT if need be",
 )
-_path = _pattern(r"/[^\0]*", "an absolute path")
+
+
+def parse_relay(text: str) -> str:
+    """``HOST[:PORT]`` or ``[IPV6][:PORT]``; a part of a name has at most 63 characters (RFC 1035)."""
+    port = _relay(text).rpartition(":")[2]
+    if port.isdigit() and ":" in text and not 0 < int(port) < 65536:
+        raise ValueError(f"{port} is not a port from 1 to 65535")
+    return text
+
 
 SETTINGS = (
     Setting("DEFAULT_DEVICE", "device", parse_device, "network device or bridge that guests are linked to"),

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from vstools import files, log
 from vstools.config import create, registry
+from vstools.config.monitor import MonitorConf
 from vstools.config.text import Faults
-from vstools.errors import Busy, Refused, VsError
+from vstools.errors import BadFiles, Busy, Refused, VsError
 from vstools.lifecycle import stats
 from vstools.lifecycle.monitored import Configurations, Watching
 from vstools.lifecycle.observe import Looker, ended
@@ -79,7 +80,10 @@ class Monitor:
         except ValueError as error:
             log.warn(f"{path} cannot be used, and is begun anew: {error}")
         found = state.fresh(boot, self.spool.next_number())
-        files.write(path, state.dumps(found), 0o600)  # a first round that is cut short is known to have been none
+        try:
+            files.write(path, state.dumps(found), 0o600)  # a first round that is cut short is known to have been none
+        except OSError as error:
+            log.warn(f"{path} could not be written, guests are watched all the same: {error}")
         return found
 
     def round(self, *, everyone: bool = False) -> list[Told]:
@@ -89,12 +93,12 @@ class Monitor:
         lives = dict(self._state.guests)
         told: list[Told] = []
         for name in names:
-            watching = self._configurations.of(name)
-            due, last = self._due.get(name, (0.0, None))
-            if not everyone and due > now and last is watching:  # a file that was changed is another one
-                continue
-            self._due[name] = (now + watching.conf.pooling, watching)
             try:
+                watching = self._configurations.of(name)
+                due, last = self._due.get(name, (0.0, None))
+                if not everyone and due > now and last == watching:
+                    continue
+                self._due[name] = (now + watching.conf.pooling, watching)
                 lives[name], events = self._look(name, watching, lives.get(name), now, wall)
             except (VsError, OSError, ValueError) as error:
                 log.warn(f"guest {name} could not be looked at: {error}")
@@ -139,13 +143,13 @@ class Monitor:
             life = _begun(life, token, known=before is not None)
         life, found = self._looker.look(name, watching.conf, life, sample, record, now)
         seen: list[Seen] = [conf, Fact("down", False, "the guest runs again"), *found]
-        standing, more = step(life.standing, seen, wall, _why)
-        return self._collected(replace(life, standing=standing, seen=wall), [*events, *more])
+        standing, more = step(life.standing, seen, wall, lambda key: _why(key, watching.conf))
+        return self._collected(replace(life, standing=standing), [*events, *more])
 
     def _end(self, name: str, life: Life, conf: Fact, wall: float) -> tuple[Life, list[Event]]:
         """A life is over. Only a death is an alert; what else was open ends with it."""
         self._looker.forget(name)
-        kind, words = ends.ending(ended(self._paths, name, life.seen))
+        kind, words = ends.ending(ended(self._paths, name), life.token)
         if kind != ends.DIED:
             log.audit("guest ended", name, words)
         down = Fact("down", kind == ends.DIED, f"died: {words}")
@@ -174,7 +178,7 @@ class Monitor:
         self._state = replace(self._state, number=number, bucket=host, guests=lives)
 
     def _mail(self, name: str, life: Life, wall: float, number: int) -> str:
-        watching = self._configurations.of(name)
+        watching = self._configurations.last(name)
         node = os.uname().nodename
         about = text.About(node.partition(".")[0], node, name, watching.conf.mailto, str(watching.path))
         still = sorted(life.standing.open.items(), key=lambda each: each[1].since)
@@ -186,7 +190,8 @@ class Monitor:
         for name in self._state.guests.keys() - kept.keys():
             self._configurations.forget(name)
             self._looker.forget(name)
-            self._due.pop(name, None)
+            (self._paths.ended / name).unlink(missing_ok=True)
+        self._due = {name: due for name, due in self._due.items() if name in names}
         self._state = replace(self._state, guests=kept)
 
     def pause(self, longest: float) -> float:
@@ -210,7 +215,12 @@ def send(paths: Paths, spool: Spool) -> int:
     """Try the mails that are due, the way that create.conf says now; returns how many could not be sent."""
     if not spool.is_due(time.time()):
         return 0
-    relay = create.load(paths.conf / "create.conf", Faults()).monitor_smtp
+    faults = Faults()
+    relay = create.load(paths.conf / "create.conf", faults).monitor_smtp
+    try:
+        faults.check()
+    except BadFiles as error:
+        log.warn(f"mails are sent as what is in order in create.conf says: {'; '.join(error.faults)}")
     return spool.send(deliver.way(relay) if relay else deliver.by_sendmail, time.time)
 
 
@@ -232,5 +242,7 @@ def _leave(life: Life, wall: float) -> tuple[Life, list[Event]]:
     return replace(life, token="", standing=standing, waiting=life.waiting.including(events)), events
 
 
-def _why(key: str) -> str:
-    return "closed" if key.startswith("socket") else "no longer watched"
+def _why(key: str, conf: MonitorConf) -> str:
+    if not key.startswith("socket") or not conf.sockets:
+        return "no longer watched"
+    return "closed" if key.startswith("socket ") else "no longer so"

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 from math import inf
-from pathlib import Path
 
 from vstools import libc, log, lxc
 from vstools.config.monitor import MonitorConf
 from vstools.lifecycle.stats import PAYLOAD, Reader
-from vstools.lifecycle.treesizes import TreeSizes
+from vstools.lifecycle.treesizes import LONGEST, TreeSizes
 from vstools.monitor import diag, load, owners, sockets
 from vstools.monitor.alerts import Count, Fact, Level, Seen
+from vstools.monitor.sieve import Sieve
 from vstools.monitor.state import Life
 from vstools.monitor.text import size
 from vstools.paths import NAMESPACES, Paths
@@ -45,24 +44,31 @@ class Looker:
     def forget(self, name: str) -> None:
         """The guest does not run any more."""
         self._owners.pop(name, None)
+        self.sizes.forget(name)
 
     def look(
         self, name: str, conf: MonitorConf, life: Life, sample: Sample, record: Mapping[str, object], now: float
     ) -> tuple[Life, list[Seen]]:
         """What is seen of a running guest, and what is remembered; ``now`` is of the clock since the boot."""
-        pids = self._pids(str(record.get("cgroup", "")))
+        pids, all_seen = self._pids(str(record.get("cgroup", "")))
         life = replace(life, disk=self.sizes.latest(name, life.disk, now, watched=conf.disk != inf))
         seen: list[Seen] = [*limits(conf, life, sample), *hits(conf, sample)]
+        if life.disk.limit is not None:
+            words = f"du did not end within {LONGEST / 60:.0f} minutes: the disk's threshold is not watched"
+            seen.append(Fact("disk-late", life.disk.late, words if life.disk.late else "du ended in time"))
         if conf.load_15 != inf:
             since = min(now - life.load_at, _GAP * conf.pooling) if life.load_at is not None else 0.0
             average = load.decay(life.load, load.active(pids), since)
             life = replace(life, load=average, load_at=now)
             text = f"load {average:.2f} over 15 minutes, threshold {conf.load_15:g}"
             seen.append(Level("load", average, conf.load_15, text))
+        if conf.sockets or conf.load_15 != inf:
+            words = f"more than {_CGROUPS} cgroups, {len(pids)} processes in the first: the others are not looked at"
+            seen.append(Fact("cgroups", not all_seen, "all cgroups are looked at" if all_seen else words))
         if (fact := self._lxcfs(name)) is not None:
             seen.append(fact)
         if conf.sockets:
-            life, facts = self._sockets(name, conf, life, sample, str(record.get("netns", "")), pids)
+            life, facts = self._sockets(name, conf, life, sample, str(record.get("netns", "")), pids, all_seen)
             seen += facts
         return life, seen
 
@@ -77,16 +83,17 @@ class Looker:
         words = f"lxcfs is gone: part of the guest's /proc fails until `vs-fonctions guest_lxcfs {name}` or a restart"
         return Fact("lxcfs", gone, words if gone else "lxcfs answers")
 
-    def _pids(self, group: str) -> list[int]:
-        """The guest's processes, from the cgroup that carries its limits and those that it made below."""
+    def _pids(self, group: str) -> tuple[list[int], bool]:
+        """The guest's processes, from the cgroup that carries its limits and those that it made below; whether all."""
         known = self._trees.v1.get("pids") or self._trees.v1.get("memory") or self._trees.v2
         if not group or not known:
-            return []
-        folders = below(f"{known}/{group}/{PAYLOAD}", _CGROUPS)
-        return [int(word) for folder in folders for word in read(f"{folder}/cgroup.procs").split() if word.isdigit()]
+            return [], True
+        folders = below(f"{known}/{group}/{PAYLOAD}", _CGROUPS + 1)
+        words = (word for folder in folders[:_CGROUPS] for word in read(f"{folder}/cgroup.procs").split())
+        return [int(word) for word in words if word.isdigit()], len(folders) <= _CGROUPS
 
     def _sockets(
-        self, name: str, conf: MonitorConf, life: Life, sample: Sample, netns: str, pids: list[int]
+        self, name: str, conf: MonitorConf, life: Life, sample: Sample, netns: str, pids: list[int], all_seen: bool
     ) -> tuple[Life, list[Fact]]:
         kept = [Fact(key, None, alert.text) for key, alert in life.standing.open.items() if key.startswith("socket")]
         age = sample.get("uptime_seconds")
@@ -94,7 +101,7 @@ class Looker:
             return life, kept
         try:
             with libc.network_namespace(NAMESPACES / netns):
-                found = list(islice(diag.listening(), diag.MOST + 1))
+                found, cut = diag.listening()
                 ephemeral = _range(read("/proc/sys/net/ipv4/ip_local_port_range"))
         except OSError as error:
             log.debug(f"sockets of {name}: {error}")
@@ -103,12 +110,15 @@ class Looker:
         wanted = {each.inode for each in found}
         self._owners[name] = {inode: owner for inode, owner in cached.items() if inode in wanted}
         if missing := wanted - cached.keys():
-            self._owners[name] |= owners.find(pids, missing)
+            more, whole = owners.find(pids, missing)
+            self._owners[name] |= more
+            all_seen = whole and (all_seen or missing <= more.keys())
+        else:
+            all_seen = True
         number = netns.removeprefix("vs")
         base = int(number) * _IDS if number.isdigit() else 0
-        known, facts = sockets.judge(
-            found, self._owners[name], life.known, conf.sockets_filter, ephemeral, base, life.standing.open
-        )
+        seen = sockets.Look(found, self._owners[name], ephemeral, base, cut, blind=not all_seen)
+        known, facts = sockets.judge(seen, life.known, Sieve(conf.sockets_filter), life.standing.open)
         return replace(life, known=known), facts
 
 
@@ -156,10 +166,6 @@ def _count(key: str, value: float | None, text: str) -> Count:
     return Count(key, None if value is None else int(value), text)
 
 
-def ended(paths: Paths, name: str, since: float) -> str | None:
-    """What the guest's runner left when it ended after ``since`` (seconds since 1970); None where there is nothing."""
-    path: Path = paths.ended / name
-    try:
-        return read(str(path)) if path.stat().st_mtime >= since - 1 else None
-    except OSError:
-        return None
+def ended(paths: Paths, name: str) -> str:
+    """What the guest's runner left of its last lives' ends; empty where there is nothing."""
+    return read(str(paths.ended / name))

@@ -121,5 +121,4 @@ def _forget_files(paths: Paths, name: str) -> None:
     checkpoint("remove:tree")
     if paths.log_of(name).is_dir():
         shutil.rmtree(paths.log_of(name))
-    (paths.ended / name).unlink(missing_ok=True)
     checkpoint("remove:logs")

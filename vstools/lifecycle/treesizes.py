@@ -1,13 +1,14 @@
 """The space that guests' trees take: asked of their quotas, where there are any.
 
-Elsewhere du adds up beside the monitor's rounds, one tree at a time, each at most hourly: that takes as long as a tree
-has files.
+Elsewhere du adds up beside the monitor's rounds, one tree at a time, in turn, each at most hourly: that takes as long
+as a tree has files.
 """
 
 import os
 import subprocess
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import IO, cast
 
 from vstools import run
@@ -20,7 +21,8 @@ from vstools.storage import quota
 
 EVERY = 3600.0
 """Seconds between two looks at one tree."""
-_LONGEST = 1800.0
+LONGEST = 1800.0
+"""Seconds after which it is given up."""
 _MIB = 1 << 20
 
 
@@ -37,7 +39,8 @@ class TreeSizes:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._running: _Running | None = None
-        self._done: dict[str, int | None] = {}
+        self._done: dict[str, tuple[int | None, bool]] = {}
+        self._queue: dict[str, None] = {}
         self.wait = False
         """Wait for each (vs-monitor --once): there is no later round."""
 
@@ -46,29 +49,35 @@ class TreeSizes:
         self.collect()
         guest = guests.read(self._paths.config_of(name), name, Faults()) if watched else None
         if guest is None or guest.limits.disk is None:
+            self.forget(name)
             return Disk()
         limit = guest.limits.disk * _MIB
         if (held := quota.use(self._paths.tree_of(name), guest.context)) is not None:
+            self.forget(name)
             return Disk(held.used, limit, now)
+        is_old = known.at is None or now - known.at >= EVERY
+        if is_old and name not in self._done and (self._running is None or self._running.name != name):
+            self._queue.setdefault(name)
+        if self._running is None and self._queue:
+            self._begin(next(iter(self._queue)))
         if name in self._done:
-            used = self._done.pop(name)
-            return Disk(known.used if used is None else used, limit, now)
-        if (known.at is None or now - known.at >= EVERY) and self._running is None:
-            self._begin(name)
-            if self.wait:
-                return Disk(self._done.pop(name, None), limit, now)
-        return Disk(known.used, limit, known.at)
+            used, late = self._done.pop(name)
+            return Disk(known.used if used is None else used, limit, now, late)
+        return replace(known, limit=limit)
+
+    def forget(self, name: str) -> None:
+        """The guest does not run any more, or is not watched: it is nobody's turn."""
+        self._queue.pop(name, None)
+        self._done.pop(name, None)
 
     def _begin(self, name: str) -> None:
+        del self._queue[name]
         argv = ["nice", "-n", "19", "du", "-s", "-x", "-B1", "--", str(self._paths.tree_of(name))]
         process = run.start([*run.TIED, *argv], stdout=run.PIPE, stderr=run.DEVNULL)
         self._running = _Running(name, process, time.monotonic())
         if self.wait:
-            try:
-                process.wait(_LONGEST)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LONGEST)
             self.collect()
 
     def collect(self) -> None:
@@ -76,15 +85,16 @@ class TreeSizes:
         now = self._running
         if now is None:
             return
-        if now.process.poll() is None:
-            if time.monotonic() - now.begun < _LONGEST:
+        late = now.process.poll() is None
+        if late:
+            if time.monotonic() - now.begun < LONGEST:
                 return
             now.process.kill()
             now.process.wait()
         output = cast("IO[bytes]", now.process.stdout)
         with output:
             text = os.read(output.fileno(), 256).decode("ascii", "replace")  # a line: it is all in the pipe
-        self._done[now.name] = number(text.partition("\t")[0])
+        self._done[now.name] = number(text.partition("\t")[0]), late
         self._running = None
 
     def close(self) -> None:

@@ -146,6 +146,8 @@ def _count(seen: Count, begun: Alert | None, counts: dict[str, int], now: float)
         return alert, Event(True, seen.key, f"{seen.text} {_times(grown)}", now, grown)
     if grown and begun is not None:
         return replace(begun, times=begun.times + grown, last=now), None
+    if begun is not None and now < begun.last:  # the clock was set back: the quiet begins anew
+        return replace(begun, last=now), None
     if begun is None or now - begun.last < QUIET:
         return begun, None
     text = f"{seen.text} {_times(begun.times)} in all, not for {QUIET / 60:.0f} minutes now"

@@ -2,18 +2,31 @@
 
 import os
 import re
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from vstools import run
+from vstools import log, run
 from vstools.errors import VsError
 
+if TYPE_CHECKING:
+    import smtplib
+
 SENDMAIL = "/usr/sbin/sendmail"
-_PATIENCE = 20.0
+_PATIENCE, _ALL = 20.0, 60.0
+"""Seconds that a relay may be silent, and that it may take for a mail from its greeting on."""
 _PORT = 25
+Way = Callable[[str], str]
+"""Sends one mail, a whole text with headers; raises VsError or OSError when it could not.
+
+Returns the mail for those recipients who were refused for now; empty: nothing is left to be sent.
+"""
 
 
-def way(relay: str) -> Callable[[str], None]:
-    """What sends one mail (a whole text with headers); it raises VsError or OSError when it could not."""
+def way(relay: str) -> Way:
+    """By this relay; empty: by the host's MTA."""
     if relay:
         host, port = endpoint(relay)
         return lambda text: by_smtp(host, port, text)
@@ -28,24 +41,64 @@ def endpoint(relay: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3] or _PORT)
 
 
-def by_sendmail(text: str) -> None:
+def by_sendmail(text: str) -> str:
     """Give it to the host's MTA, which reads the recipients from the headers."""
     if not os.access(SENDMAIL, os.X_OK):
         raise VsError(f"there is no {SENDMAIL}", "install an MTA, or set MONITOR_SMTP in create.conf")
     run.run([SENDMAIL, "-i", "-t"], stdin=text, timeout=60)
+    return ""
 
 
-def by_smtp(host: str, port: int, text: str) -> None:
-    """Give it to a relay. It is done as well when only some of several recipients were refused."""
+def by_smtp(host: str, port: int, text: str) -> str:
+    """Give it to a relay. Of several recipients, those whom it refuses for good are told in syslog."""
     import smtplib
 
     sender, recipients = envelope(text)
     try:
-        with smtplib.SMTP(host, port, timeout=_PATIENCE) as relay:
-            relay.sendmail(sender, recipients, text)
+        relay = smtplib.SMTP(timeout=_PATIENCE)
+        with _ended_in_time(relay), relay:
+            code, words = relay.connect(host, port)
+            if code != 220:
+                raise smtplib.SMTPConnectError(code, words)
+            refused = relay.sendmail(sender, recipients, text)
     except smtplib.SMTPException as error:
-        said = " ".join(str(error).split())[:300]
-        raise VsError(f"the mail relay {host}:{port} did not take a mail", said) from error
+        raise VsError(f"the mail relay {host}:{port} did not take a mail", _line(str(error))) from error
+    for recipient, (code, words) in refused.items():
+        if code >= 500:
+            log.warn(f"the mail relay {host}:{port} refused {recipient}: {_line(f'{code} {words!r}')}")
+    later = [recipient for recipient in recipients if refused.get(recipient, (500, b""))[0] < 500]
+    return _addressed(text, later) if later else ""
+
+
+@contextmanager
+def _ended_in_time(relay: "smtplib.SMTP") -> Iterator[None]:
+    """Shut the connection down when the time is over: a byte now and then passes each deadline of the socket's own."""
+    done = threading.Event()
+
+    def cut() -> None:
+        pause = _ALL
+        while not done.wait(pause):
+            if relay.sock is not None:
+                with suppress(OSError):
+                    relay.sock.shutdown(socket.SHUT_RDWR)
+            pause = 1.0
+
+    threading.Thread(target=cut, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _addressed(text: str, recipients: list[str]) -> str:
+    """The same mail to others."""
+    head, blank, body = text.partition("\n\n")
+    lines = [f"To: {', '.join(recipients)}" if line.startswith("To: ") else line for line in head.split("\n")]
+    return "\n".join(lines) + blank + body
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
 
 
 def envelope(text: str) -> tuple[str, list[str]]:

@@ -1,6 +1,7 @@
 """Sockets that wait for others in this thread's network namespace, by netlink (``man 7 sock_diag``).
 
 The kernel passes on those in the asked states only: however many connections a guest has open, they are not looked at.
+Connected UDP sockets are such: they hear one peer only, and each resolver of a program has one for a moment.
 """
 
 import ipaddress
@@ -8,11 +9,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 MOST = 512
-"""Sockets of one guest that are looked at; that there are more is told."""
-_KINDS = (("tcp", 6, 1 << 10), ("udp", 17, 1 << 7))  # TCP_LISTEN; TCP_CLOSE is a UDP socket that is not connected
-_UNIX_LISTEN = 1 << 10
+"""Sockets of one kind and one guest that are looked at; that there are more is told."""
+_LISTEN, _UNCONNECTED = 1 << 10, 1 << 7  # TCP_LISTEN; TCP_CLOSE is a UDP socket that is not connected
+_TCP = (("tcp", 6, _LISTEN),)
+_UDP = (("udp", 17, _UNCONNECTED), ("udplite", 136, _UNCONNECTED))
 _SHOW_NAME, _SHOW_UID = 0x1, 0x40
 _BY_FAMILY, _ERROR, _DONE = 20, 2, 3
 _REQUEST_DUMP = 0x301
@@ -23,7 +26,7 @@ _UNIX_NAME, _UNIX_UID = 0, 7
 
 @dataclass(frozen=True)
 class Socket:
-    """A socket that waits: ``tcp`` or ``udp`` at an address, or ``unix`` at a path (``@`` before an abstract name).
+    """A socket that waits: ``tcp``, ``udp`` or ``udplite`` at an address, or ``unix`` at a path (``@``: abstract).
 
     ``uid`` is the host's number of its owner, None where the kernel does not tell.
     """
@@ -40,17 +43,32 @@ class Socket:
         return f"{self.where}:{self.port}" if self.protocol != "unix" else self.where
 
 
-def listening() -> Iterator[Socket]:
-    """All of them, of TCP and UDP over IPv4 and IPv6, then Unix; a kernel without a family has none of it."""
+def listening() -> tuple[list[Socket], bool]:
+    """At most MOST of TCP, of Unix, and of UDP; and whether there are more of one.
+
+    None uses up the room of another: whoever opens a thousand UDP sockets hides no listener.
+    """
+    found: list[Socket] = []
+    cut = False
+    for kind in (_internet(_TCP), _unix(), _internet(_UDP)):
+        part = list(islice(kind, MOST + 1))
+        found += part[:MOST]
+        cut = cut or len(part) > MOST
+    return found, cut
+
+
+def _internet(protocols: tuple[tuple[str, int, int], ...]) -> Iterator[Socket]:
+    """Over IPv4 and IPv6; a kernel without a family or a protocol has none of it."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        for name, protocol, states in _KINDS:
+        for name, protocol, states in protocols:
             request = struct.pack("=BBBBI", family, protocol, 0, 0, states) + bytes(48)
             for body in _dump(request):
-                if (found := _internet(name, body)) is not None:
+                if (found := _bound(name, body)) is not None:
                     yield found
-    request = struct.pack(
-        "=BBHIIIII", socket.AF_UNIX, 0, 0, _UNIX_LISTEN, 0, _SHOW_NAME | _SHOW_UID, 2**32 - 1, 2**32 - 1
-    )
+
+
+def _unix() -> Iterator[Socket]:
+    request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, _LISTEN, 0, _SHOW_NAME | _SHOW_UID, 2**32 - 1, 2**32 - 1)
     for body in _dump(request):
         if (local := _local(body)) is not None:
             yield local
@@ -76,7 +94,7 @@ def _dump(request: bytes) -> Iterator[bytes]:
                 at += length + -length % 4
 
 
-def _internet(name: str, body: bytes) -> Socket | None:
+def _bound(name: str, body: bytes) -> Socket | None:
     """struct inet_diag_msg of linux/inet_diag.h; ports and addresses in network order."""
     if len(body) < 72:
         return None

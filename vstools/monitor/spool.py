@@ -1,24 +1,26 @@
 """Mails that were not sent yet: a file each, durable before anything else is done. Bounded; retried ever more rarely.
 
-A file is ``NUMBER-SECONDS.mail``: the mail's number, and when it was written (since 1970). Its modification time is
-when it is tried next. So nothing but the files has to be remembered: the pause before the next try is the mail's age,
-from 30 seconds to an hour.
+A file is ``NUMBER-TRIES.mail``: the mail's number, and how often it was tried. Its modification time is when it is
+tried next. So nothing but the files has to be remembered, and no clock that is set says how old a mail is: the pause
+doubles with each try, from 30 seconds to an hour.
 """
 
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from vstools import files, log
-from vstools.errors import VsError
 
 MOST = 1000
 SIZE = 1 << 16
-AGE = 5 * 86400.0
+TRIES = 128
+"""With the pauses between them, five days."""
 _SHORTEST, _LONGEST = 30.0, 3600.0
-_NAME = re.compile(r"([0-9]{12})-([0-9]{1,12})\.mail")
+_TURN = 300.0
+_NAME = re.compile(r"([0-9]{12})-([0-9]{1,3})\.mail")
 
 
 class Spool:
@@ -30,7 +32,7 @@ class Spool:
         """Mails from this number on belong to a round that is not remembered yet: they are not sent."""
 
     def _mails(self) -> list[tuple[int, int, Path]]:
-        """(number, when it was written, file), in the order of their numbers."""
+        """(number, how often it was tried, file), in the order of their numbers."""
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:
@@ -46,7 +48,7 @@ class Spool:
     def put(self, number: int, text: str, now: float) -> None:
         """Keep a mail durably. The oldest ones make room when there are too many."""
         files.directory(self._folder, 0o700)
-        path = self._folder / f"{number:012d}-{now:.0f}.mail"
+        path = self._folder / f"{number:012d}-0.mail"
         files.write(path, text[:SIZE], 0o600)
         os.utime(path, (now, now))
         surplus = self._mails()[:-MOST]
@@ -69,43 +71,51 @@ class Spool:
         """How many mails wait."""
         return len(self._mails())
 
-    def send(self, deliver: Callable[[str], None], now: Callable[[], float]) -> int:
-        """Try every mail that is due; returns how many could not be sent. ``deliver`` raises VsError or OSError.
+    def send(self, deliver: Callable[[str], str], now: Callable[[], float]) -> int:
+        """Try every mail that is due; returns how many could not be sent to all. ``deliver`` is a deliver.Way.
 
-        After two failures in a row the others wait: then it is not the mail.
+        After two failures in a row the others wait: then it is not the mail. So they do after five minutes.
         """
         failed = row = 0
-        for number, written, path in self._mails():
-            if number >= self.committed or row >= 2 or not _due(path, now()):
+        end = time.monotonic() + _TURN
+        for number, tries, path in self._mails():
+            if number >= self.committed or row >= 2 or time.monotonic() > end or not _due(path, now()):
                 continue
             try:
                 text = path.read_text("ascii", "replace")
             except FileNotFoundError:  # it just made room
                 continue
             try:
-                deliver(text)
-            except (VsError, OSError) as error:
+                left = deliver(text)
+            except Exception as error:  # whatever it is, it is this mail's, and the others are tried
                 failed, row = failed + 1, row + 1
-                self._later(path, written, now(), error)
-            else:
-                row = 0
+                self._later(number, tries + 1, path, now(), str(error) or type(error).__name__)
+                continue
+            row = 0
+            if not left:
                 path.unlink(missing_ok=True)
+                continue
+            failed += 1
+            with suppress(OSError):  # a full disk: it goes to all of them again
+                files.write(path, left, 0o600)
+            self._later(number, tries + 1, path, now(), "the relay refused some of its recipients for now")
         return failed
 
-    def _later(self, path: Path, written: int, now: float, error: Exception) -> None:
-        age = now - written
-        if age > AGE:
+    def _later(self, number: int, tries: int, path: Path, now: float, why: str) -> None:
+        if tries >= TRIES:
             path.unlink(missing_ok=True)
-            log.warn(f"a mail could not be sent for {AGE / 86400:.0f} days and was dropped: {error}")
+            log.warn(f"a mail could not be sent in {tries} tries and was dropped: {why}")
             return
-        pause = min(max(age, _SHORTEST), _LONGEST)
+        pause = min(_SHORTEST * 2 ** min(tries - 1, 9), _LONGEST)
         with suppress(FileNotFoundError):
+            path = path.rename(self._folder / f"{number:012d}-{tries}.mail")
             os.utime(path, (now + pause, now + pause))
-        log.warn(f"a mail could not be sent, the next try is in {pause:.0f} s: {error}")
+        log.warn(f"a mail could not be sent, the next try is in {pause:.0f} s: {why}")
 
 
 def _due(path: Path, now: float) -> bool:
+    """No pause is longer than an hour: whose time is further away was given it by a clock that was wrong."""
     try:
-        return path.stat().st_mtime <= now
+        return not now < path.stat().st_mtime <= now + _LONGEST
     except FileNotFoundError:
         return False

@@ -14,22 +14,25 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Disk:
-    """The space that a guest's tree took at a time, and its limit then, in bytes; None: not known, no limit."""
+    """The space that a guest's tree took at a time, and its limit then, in bytes; None: not known, no limit.
+
+    ``late``: the last time it took too long to add up.
+    """
 
     used: int | None = None
     limit: int | None = None
     at: float | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True)
 class Life:
-    """One guest. ``token`` is that of the start it lives by, empty where it does not run; ``seen`` when it last ran.
+    """One guest. ``token`` is that of the start it lives by, empty where it does not run.
 
-    ``seen`` is in seconds since 1970; ``load_at``, ``disk.at`` and the bucket's are of the clock since the boot.
+    ``load_at``, ``disk.at`` and the bucket's are of the clock since the boot.
     """
 
     token: str = ""
-    seen: float = 0.0
     standing: Standing = NOTHING
     load: float = 0.0
     load_at: float | None = None
@@ -88,7 +91,6 @@ def _life(fields: dict[str, Any]) -> Life:
     standing, known, waiting = fields["standing"], fields["known"]["baseline"], fields["waiting"]
     return Life(
         token=str(fields["token"]),
-        seen=float(fields["seen"]),
         standing=Standing(
             {key: Alert(**alert) for key, alert in standing["open"].items()},
             {key: int(value) for key, value in standing["counts"].items()},
