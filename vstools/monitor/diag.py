@@ -9,13 +9,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 MOST = 512
 """Sockets of one kind and one guest that are looked at; that there are more is told."""
 _LISTEN, _UNCONNECTED = 1 << 10, 1 << 7  # TCP_LISTEN; TCP_CLOSE is a UDP socket that is not connected
 _TCP = (("tcp", 6, _LISTEN),)
-_UDP = (("udp", 17, _UNCONNECTED), ("udplite", 136, _UNCONNECTED))
+_UDP = (("udp", 17, _UNCONNECTED),)
+_UDPLITE = 136
 _SHOW_NAME, _SHOW_UID = 0x1, 0x40
 _BY_FAMILY, _ERROR, _DONE = 20, 2, 3
 _REQUEST_DUMP = 0x301
@@ -50,11 +52,21 @@ def listening() -> tuple[list[Socket], bool]:
     """
     found: list[Socket] = []
     cut = False
-    for kind in (_internet(_TCP), _unix(), _internet(_UDP)):
+    for kind in (_internet(_TCP), _unix(), _internet((*_UDP, *_udplite()))):
         part = list(islice(kind, MOST + 1))
         found += part[:MOST]
         cut = cut or len(part) > MOST
     return found, cut
+
+
+@cache
+def _udplite() -> tuple[tuple[str, int, int], ...]:
+    """UDP-Lite, where this kernel has it: of one that has not, each question would start a modprobe."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _UDPLITE).close()
+    except OSError:
+        return ()
+    return (("udplite", _UDPLITE, _UNCONNECTED),)
 
 
 def _internet(protocols: tuple[tuple[str, int, int], ...]) -> Iterator[Socket]:
