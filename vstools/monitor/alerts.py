@@ -135,12 +135,15 @@ def _fact(seen: Fact, begun: Alert | None, now: float) -> _After:
 
 
 def _count(seen: Count, begun: Alert | None, counts: dict[str, int], now: float) -> _After:
-    """The first look at a counter is where it begins: what was before is not ours to tell."""
+    """The first look at a counter is where it begins: what was before is not ours to tell.
+
+    Older kernels count in the cgroup where it happened, and the count goes with it: what falls begins there anew.
+    """
     if seen.total is None:
         return begun, None
     before = counts.get(seen.key, seen.total)
     counts[seen.key] = seen.total
-    grown = seen.total - before if seen.total >= before else seen.total
+    grown = max(0, seen.total - before)
     if grown and begun is None:
         alert = Alert(now, seen.text, grown, now)
         return alert, Event(True, seen.key, f"{seen.text} {_times(grown)}", now, grown)
