@@ -21,7 +21,7 @@ class Lxcfs:
     def __init__(self, root: Path) -> None:
         self.where = root / "var/lib/lxcfs"
         self.where.mkdir()
-        self._files = unpacked("lxcfs", "libfuse3-3")
+        self._files = unpacked("lxcfs", "libfuse3-3|libfuse3-4")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
