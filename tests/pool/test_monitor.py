@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 STATE = "/var/lib/vs-tools/monitor/state.json"
+SPOOL = "/var/lib/vs-tools/monitor/spool"
 SINK = "/var/lib/sink"
 SETUP = f"""
 cat > /usr/sbin/sendmail <<'END'
@@ -31,9 +32,11 @@ dd if=/dev/zero of=/dev/null bs=200M count=1
 for i in 1 2 3 4 5 6; do for j in 1 2 3 4 5 6 7 8; do sleep 1000 > /dev/null 2>&1 & done; done 2> /dev/null
 """
 RESTART = f"""
-systemctl restart vs-monitor.service
-begun=$(date +%s)
-until [ "$(stat -c %Y {STATE})" -gt $((begun + 2)) ]; do sleep 0.5; done
+systemctl stop vs-monitor.service
+before=$(stat -c %i {STATE})
+systemctl start vs-monitor.service
+while [ "$(stat -c %i {STATE})" = "$before" ]; do sleep 0.5; done
+while ls {SPOOL} | grep -q .; do sleep 0.5; done
 grep -c ^Subject: {SINK}
 """
 
