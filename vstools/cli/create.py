@@ -3,28 +3,21 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from vstools import paths as installation
-from vstools.cli import app
+from vstools.cli import app, limitwords
+from vstools.cli.limitwords import parsed
 from vstools.errors import Refused
 from vstools.guest import (
     Address,
     parse_address,
-    parse_burst,
-    parse_cpu,
     parse_device,
     parse_domain,
-    parse_io_rate,
-    parse_limit,
-    parse_net_rate,
     parse_rlimit,
-    parse_swap,
 )
-
-T = TypeVar("T")
 
 
 def create(
@@ -88,32 +81,22 @@ def create(
     from vstools.lifecycle import create, sweep
     from vstools.lifecycle.create import Request
 
-    texts = {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc}
-    limits: dict[str, object] = {
-        key: _parse(f"--{key}", parse_limit, text) for key, text in texts.items() if text is not None
-    }
-    if burst is not None:
-        limits["burst"] = _parse("--burst", parse_burst, burst)
-    if swap is not None:
-        limits["swap"] = _parse("--swap", parse_swap, swap)
-    if net_rate is not None:
-        limits["net_rate"] = _parse("--net-rate", parse_net_rate, net_rate)
-    if io_rate is not None:
-        limits["io_rate"] = _parse("--io-rate", parse_io_rate, io_rate)
+    limits = limitwords.values(
+        {"rss": rss, "disk": disk, "tmpfs": tmpfs, "proc": proc, "burst": burst, "swap": swap, "net_rate": net_rate,
+         "io_rate": io_rate, "cpu": cpu}
+    )  # fmt: skip
     if nofile is not None:
-        limits["rlimits"] = (_parse("--nofile", parse_rlimit, f"nofile={nofile}"),)
-    if cpu is not None:
-        limits["cpu"] = None if cpu == "inf" else _parse("--cpu", parse_cpu, cpu)
+        limits["rlimits"] = (parsed("--nofile", parse_rlimit, f"nofile={nofile}"),)
     request = Request(
         name=name,
-        addresses=tuple(_parse("--interface", parse_address, text) for text in interface),
+        addresses=tuple(parsed("--interface", parse_address, text) for text in interface),
         template=template.absolute() if template else None,
         distro=debootstrap,
         skeleton=skeleton,
         include=tuple(_package(word) for word in include or ()),
-        domain=_parse("--domain", parse_domain, domain) if domain else None,
+        domain=parsed("--domain", parse_domain, domain) if domain else None,
         nameservers=tuple(_address("--nameserver", text) for text in nameserver or ()),
-        device=_parse("--device", parse_device, device) if device else None,
+        device=parsed("--device", parse_device, device) if device else None,
         prefix=prefix,
         limits=limits,
         ssh_keys=tuple(key for text in ssh_key or () for key in _ssh_keys(text)),
@@ -132,15 +115,8 @@ def create(
     return 1 if status else 0
 
 
-def _parse(option: str, parse: Callable[[str], T], text: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise Refused(f"{option}: {error}") from None
-
-
 def _address(option: str, text: str) -> Address:
-    return _parse(option, parse_address, text)
+    return parsed(option, parse_address, text)
 
 
 def _package(word: str) -> str:

@@ -1,7 +1,7 @@
 """vs-limit: what guests may use, shown and changed while they run."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,37 +96,15 @@ def limit(
 
 
 def _edits(texts: dict[str, str | None], rlimits: list[tuple[str, str]], *, force: bool) -> "Edits":
-    from vstools.guest import (
-        parse_burst,
-        parse_cpu,
-        parse_io_rate,
-        parse_limit,
-        parse_net_rate,
-        parse_rlimit,
-        parse_swap,
-    )
+    from vstools.cli.limitwords import parsed, values
+    from vstools.guest import parse_rlimit
     from vstools.lifecycle.limit import Edits
 
-    parsers: dict[str, Callable[[str], object]] = {
-        "cpu": lambda text: None if text == "inf" else parse_cpu(text),
-        "burst": parse_burst, "swap": parse_swap, "net_rate": parse_net_rate, "io_rate": parse_io_rate,
-    }  # fmt: skip
-    values = [
-        (key, _parsed(f"--{key.replace('_', '-')}", parsers.get(key, parse_limit), text))
-        for key, text in texts.items()
-        if text is not None
-    ]
-    pairs = [_parsed(option, parse_rlimit, text) for option, text in rlimits]
+    found = tuple(values(texts).items())
+    pairs = [parsed(option, parse_rlimit, text) for option, text in rlimits]
     if len({name for name, _ in pairs}) < len(pairs):
         raise Refused("--rlimit: one of the names is given twice")
-    return Edits(tuple(values), tuple(pairs), force)
-
-
-def _parsed(option: str, parse: Any, text: str) -> Any:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise Refused(f"{option}: {error}") from None
+    return Edits(found, tuple(pairs), force)
 
 
 def _foresee(paths: Paths, names: tuple[str, ...], edits: "Edits") -> int:
