@@ -8,7 +8,7 @@ from vstools.errors import Refused
 from vstools.lifecycle.host import guest_lock, settings
 from vstools.lifecycle.sweep import forget, sweep
 from vstools.paths import STAGED, Paths
-from vstools.storage import mounts, plain
+from vstools.storage import choose, mounts, plain
 from vstools.tree import bootstrap, pack, unpack
 
 
@@ -22,13 +22,14 @@ def build_template(paths: Paths, distro: str, archive: Path) -> None:
     plain.barrier(paths)
     name = paths.templates.name  # reserved: no guest has it
     with guest_lock(paths, name, patience=0), log.change(f"template {archive} of {distro}", "-"):
-        plain.clear(paths, f"{STAGED}{name}")
-        tree = plain.stage(paths, name)
+        storage = choose.of(paths)
+        storage.clear(f"{STAGED}{name}")
+        tree = storage.stage(name)
         try:
             bootstrap.bootstrap(tree, distro, conf)
             pack.pack(tree, archive)
         finally:
-            plain.clear(paths, f"{STAGED}{name}")
+            storage.clear(f"{STAGED}{name}")
 
 
 def _check_archive(archive: Path) -> None:
