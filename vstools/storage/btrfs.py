@@ -79,7 +79,8 @@ class Btrfs(Plain):
 
     def _delete(self, path: Path) -> None:
         is_one = not path.is_symlink() and path.is_dir() and subvolume(path) is not None
-        if not is_one or run.run(["btrfs", "subvolume", "delete", str(path)], check=False).code:
+        delete = ["btrfs", "subvolume", "delete", "--commit-after", str(path)]  # else the space comes back 30 s later
+        if not is_one or run.run(delete, check=False).code:
             # a directory, or subvolumes in a subvolume: those are other devices to rm
             run.run(["rm", "-rf", "--", str(path)], timeout=DELETE_DEADLINE)
 
