@@ -1,4 +1,4 @@
-"""A snapshot of a guest's tree, for as long as ``true`` runs in it, beside the raw commands that make and remove one."""
+"""A snapshot of a guest's tree for as long as ``true`` runs in it, beside the raw commands that make and remove one."""
 
 import argparse
 from pathlib import Path
