@@ -136,9 +136,9 @@ def private_mounts() -> Iterator[None]:
     """Let this thread have mounts of its own (``man 7 mount_namespaces``); back among the host's at the end.
 
     What is mounted meanwhile is seen by this thread and by the programs that it starts; when they are gone, so is the
-    mount. What the host unmounts is unmounted here, too, where mounts are shared (systemd shares them). A thread that was
-    begun meanwhile has to end before: with it, this one shares its directory, and could not go back. From then on its
-    directory is its own.
+    mount. What the host unmounts is unmounted here, too, where mounts are shared (systemd shares them). A thread that
+    was begun meanwhile has to end before: with it, this one shares its directory, and could not go back. From then on
+    its directory is its own.
     """
     own = os.open(_OWN_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
     try:
