@@ -92,11 +92,13 @@ def test_a_device_is_a_volume_where_the_kernel_says_so(
     volume = volumes.of_device("/dev/null")
     assert (volume.name if volume else None) == found
     assert [words[-1] for words in programs.asked] == (["/dev/mapper/vs-vservers"] if len(uuid) == len(UUID) else [])
-    assert volumes.of_device("/dev/none") is None
+    assert devicemapper.is_volume("/dev/null") == (len(uuid) == len(UUID))
 
 
 def test_a_host_without_lvm_starts_no_program() -> None:
+    assert not devicemapper.is_volume("/dev/null")
     assert volumes.of_device("/dev/null") is None
+    assert volumes.of_device("/dev/none") is None
     assert devicemapper.uuid(os.makedev(1, 3)) == ""
 
 

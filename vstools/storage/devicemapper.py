@@ -21,6 +21,7 @@ _ROOM = 4096
 SECTOR = 512
 _METADATA_BLOCK = 4096
 _BY_LVM = "LVM-"
+_LENGTH_OF_UUID = len(_BY_LVM) + 2 * 32  # the group's and the volume's
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,19 @@ class Space:
     def left(self) -> int:
         """Bytes that can still be written."""
         return self.size - self.used
+
+
+def number(device: str) -> int:
+    """The number of a block device (``/dev/mapper/vs-trees``, ``/dev/dm-3``), 0 where there is none."""
+    try:
+        return Path(device).stat().st_rdev
+    except OSError:
+        return 0
+
+
+def is_volume(device: str) -> bool:
+    """Whether a block device is a logical volume, and not what LVM makes one of: that has a word behind its UUID."""
+    return len(uuid(number(device))) == _LENGTH_OF_UUID
 
 
 def uuid(device: int) -> str:

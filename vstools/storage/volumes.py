@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from vstools import run
@@ -14,7 +13,6 @@ T = TypeVar("T")
 _FORMAT = ("--reportformat", "json", "--units", "b", "--nosuffix")
 _GROUP = "vg_name,vg_size,vg_free,vg_extent_size"
 _VOLUME = f"{_GROUP},lv_name,lv_path,lv_size,lv_uuid,vg_uuid,pool_lv,origin,lv_tags"
-_LENGTH_OF_UUID = len("LVM-") + 2 * 32
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,12 @@ class Group:
 
 
 def of_device(device: str) -> Volume | None:
-    """The volume that a block device is (``/dev/mapper/vs-trees``, ``/dev/dm-3``); None where it is none.
-
-    The kernel is asked first: a host without LVM starts no program. Raises VsError.
-    """
-    try:
-        number = Path(device).stat().st_rdev
-    except OSError:
+    """The volume that a block device is, None where it is none: then no program is started. Raises VsError."""
+    if not devicemapper.is_volume(device):
         return None
-    uuid = devicemapper.uuid(number)
-    if len(uuid) != _LENGTH_OF_UUID:  # not LVM's, or what LVM made a volume of: its uuid has a word behind it
-        return None
-    return next(
-        (each for each in parse_volumes(_report(f"/dev/mapper/{devicemapper.name(number)}")) if each.uuid == uuid), None
-    )
+    number = devicemapper.number(device)
+    report = _report(f"/dev/mapper/{devicemapper.name(number)}")
+    return next((each for each in parse_volumes(report) if each.uuid == devicemapper.uuid(number)), None)
 
 
 def inventory(name: str) -> tuple[Group, tuple[Volume, ...]]:
