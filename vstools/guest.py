@@ -150,6 +150,33 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class OwnVolume:
+    """The logical volume that a guest's tree has for itself: ``lvm:GROUP/NAME``."""
+
+    group: str
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """The name that LVM's programs take and say."""
+        return f"{self.group}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"lvm:{self.full_name}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new guest's tree is made: a volume of its own in a group (in a thin pool of it), or among the others."""
+
+    group: str = ""
+    pool: str = ""
+
+    def __str__(self) -> str:
+        return f"lvm:{self.group}{'/' if self.pool else ''}{self.pool}" if self.group else "auto"
+
+
+@dataclass(frozen=True)
 class Guest:
     """A guest as its directory in /etc/vservers tells it."""
 
@@ -162,6 +189,7 @@ class Guest:
     depends: tuple[str, ...] = ()
     domain: str | None = None
     nameservers: tuple[Address, ...] = ()
+    volume: OwnVolume | None = None
 
     @property
     def id_base(self) -> int:
@@ -175,6 +203,31 @@ class Names:
 
     domain: str | None
     nameservers: tuple[Address, ...]
+
+
+def parse_volume(text: str) -> OwnVolume:
+    """``lvm:GROUP/NAME``; raises ValueError with a sentence."""
+    kind, _, names = text.partition(":")
+    group, _, name = names.partition("/")
+    if kind != "lvm" or not _is_of_lvm(group) or not _is_of_lvm(name):
+        raise ValueError(f"{text!r} is not a volume like lvm:GROUP/NAME")
+    return OwnVolume(group, name)
+
+
+def parse_place(text: str) -> Place:
+    """``auto``, ``lvm:GROUP`` or ``lvm:GROUP/POOL``; raises ValueError with a sentence."""
+    if text == "auto":
+        return Place()
+    kind, _, names = text.partition(":")
+    group, slash, pool = names.partition("/")
+    if kind != "lvm" or not _is_of_lvm(group) or (slash and not _is_of_lvm(pool)):
+        raise ValueError(f"{text!r} is neither auto, nor lvm:GROUP, nor lvm:GROUP/POOL")
+    return Place(group, pool)
+
+
+def _is_of_lvm(name: str) -> bool:
+    """Whether LVM takes it as a name (``man 8 lvm``, valid names)."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}", name)) and name not in (".", "..")
 
 
 def parse_cpu(text: str) -> Cpu:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vstools.config import guests
 from vstools.config.text import Faults
-from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, RLIMITS, Cpu, Guest, IoRate, Limits, NetRate, Nic, Rlimit
+from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, RLIMITS, Cpu, Guest, IoRate, Limits, NetRate, Nic, OwnVolume, Rlimit
 from vstools.paths import Paths
 
 from .made import saved, written
@@ -16,6 +16,7 @@ from .made import saved, written
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 DOMAINS = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
 MACS = st.binary(min_size=5, max_size=5).map(lambda tail: ":".join(f"{byte:02x}" for byte in b"\x02" + tail))
+LVM_NAMES = st.from_regex(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,20}", fullmatch=True)
 MIB = st.one_of(st.none(), st.integers(1, 1 << 20), st.integers(1, (1 << 43) - 1))
 SHARES = st.integers(1, 10**9 - 1).flatmap(lambda t: st.integers(1, t).map(lambda r: Cpu(r, t)))
 MBIT = st.one_of(st.none(), st.integers(1, 34_359))
@@ -66,6 +67,7 @@ GUESTS = st.builds(
     depends=st.lists(LABELS, max_size=3).map(tuple),
     domain=st.one_of(st.none(), DOMAINS),
     nameservers=st.lists(st.ip_addresses(), max_size=3).map(tuple),
+    volume=st.one_of(st.none(), st.builds(OwnVolume, LVM_NAMES, LVM_NAMES)),
 )
 
 
@@ -87,7 +89,7 @@ def test_saving_what_is_there_writes_nothing(paths: Paths, made: Guest) -> None:
 VALUES = ("context", "uts/nodename", "interfaces/0/ip", "interfaces/0/prefix", "interfaces/0/mac", "rlimits/rss",
           "rlimits/nproc", "sched/fill-rate", "sched/interval", "sched/tokens-max", "rlimits/swap",
           "rlimits/as", "rlimits/nofile", "rlimits/nofile.soft", "rlimits/nofile.hard", "dlimits/0/space_total",
-          "fstab", "domain", "nameservers", "apps/init/mark", "apps/init/depends")  # fmt: skip
+          "fstab", "domain", "nameservers", "apps/init/mark", "apps/init/depends", "storage")  # fmt: skip
 
 
 @given(values=st.dictionaries(st.sampled_from(VALUES), st.one_of(st.binary(), st.text().map(os.fsencode))))

@@ -15,12 +15,16 @@ from vstools.files import write
 from vstools.guest import (
     Address,
     Cpu,
+    Place,
     parse_address,
     parse_cpu,
     parse_device,
     parse_domain,
     parse_limit,
+    parse_place,
 )
+
+AMONG_OTHERS = Place()
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class CreateConf:
     stop_timeout: int = 60
     firewall_backend: str = "auto"
     link: str = "auto"
-    storage: str = "auto"
+    storage: Place = AMONG_OTHERS
     store: str = "/var/lib/vs-tools/store"
     monitor_smtp: str = ""
 
@@ -132,7 +136,9 @@ SETTINGS = (
     Setting("STOP_TIMEOUT", "stop_timeout", whole_number(1, 3600), "seconds a guest has to shut down by itself"),
     Setting("FIREWALL_BACKEND", "firewall_backend", _one_of("auto", "nftables", "iptables"), "what filters for guests"),
     Setting("LINK", "link", _one_of("auto", "ipvlan"), "on devices that are no bridges: macvlan, or ipvlan"),
-    Setting("STORAGE", "storage", _one_of("auto"), "no effect yet: a directory below /var/lib/vservers"),
+    Setting(
+        "STORAGE", "storage", parse_place, "auto: beside the others; lvm:GROUP[/POOL]: a volume of the guest's own"
+    ),
     Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes vs-monitor's mail; empty: sendmail"),
     Setting("STORE", "store", _path, "no effect yet: where a master keeps copies of guests"),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vstools.config import limits
 from vstools.config.create import parse_nameservers
-from vstools.config.registry import MARK, exists, is_enabled, names, require
+from vstools.config.registry import MARK, STORAGE, exists, is_enabled, names, require
 from vstools.config.text import Faults, whole_number
 from vstools.config.values import Reader, update
 from vstools.faults import checkpoint
@@ -28,6 +28,7 @@ from vstools.guest import (
     parse_domain,
     parse_mac,
     parse_nodename,
+    parse_volume,
 )
 from vstools.libc import exchange
 from vstools.paths import STAGED, Paths
@@ -72,6 +73,7 @@ def read(config: Path, name: str, faults: Faults) -> Guest:
         depends=value.get("apps/init/depends", _parse_depends) or (),
         domain=value.get(_DOMAIN, parse_domain),
         nameservers=value.get(_NAMESERVERS, parse_nameservers) or (),
+        volume=value.get(STORAGE, parse_volume),
     )
 
 
@@ -86,6 +88,7 @@ def save(config: Path, guest: Guest) -> None:
     update(config, MARK, old is not None and old.enabled, guest.enabled, "default" if guest.enabled else None)
     update(config, "apps/init/depends", old.depends if old else (), guest.depends, "\n".join(guest.depends) or None)
     update(config, _DOMAIN, old and old.domain, guest.domain, guest.domain)
+    update(config, STORAGE, old and old.volume, guest.volume, str(guest.volume) if guest.volume else None)
     servers = "\n".join(str(server) for server in guest.nameservers)
     update(config, _NAMESERVERS, old.nameservers if old else (), guest.nameservers, servers or None)
     if (old.nics if old else ()) != guest.nics:

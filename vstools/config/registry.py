@@ -7,6 +7,7 @@ from vstools.errors import Refused
 from vstools.paths import Paths
 
 MARK = "apps/init/mark"
+STORAGE = "storage"
 WAITING = ".confirm"
 """In a guest's directory: what its network goes back to unless a change is confirmed."""
 
@@ -38,6 +39,15 @@ def context(paths: Paths, name: str) -> int | None:
             return int(handle.read(16))
     except (OSError, ValueError):
         return None
+
+
+def storage(paths: Paths, name: str) -> str:
+    """What a guest's tree has for itself, of a hidden directory as well; empty: it lies among the others."""
+    try:
+        with open(paths.config_of(name) / STORAGE, "rb") as handle:  # noqa: PTH123 - asked for every guest
+            return handle.read(512).strip().decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 def is_enabled(config: Path) -> bool:
