@@ -73,6 +73,11 @@ def name(device: int) -> str:
     return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/name").read_text().strip()
 
 
+def size(device: int) -> int:
+    """The bytes that the device with this number has."""
+    return int(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size").read_text()) * SECTOR
+
+
 def status(*, uuid: str = "", device: int = 0) -> Target:
     """How the device with this UUID or number is. Raises OSError, ENXIO where there is none."""
     return _ask(uuid, device, _WITHOUT_FLUSH)

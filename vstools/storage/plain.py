@@ -69,6 +69,12 @@ class Plain:
         (self._trees / f"{STAGED}{name}").rename(target)
         sync_directory(self._trees)
 
+    def finish(self, name: str) -> None:
+        """A tree that has its name is all there is."""
+
+    def attach(self, name: str) -> None:
+        """A directory is always there."""
+
     def identity(self, tree: Path) -> str:
         """``device:inode``."""
         state = tree.stat(follow_symlinks=False)
@@ -85,6 +91,8 @@ class Plain:
         """Delete a hidden directory of trees. No link is followed; nothing that is mounted there is deleted."""
         path = self._trees / entry
         if os.path.lexists(path):
+            if mounts.of(path).point == path:
+                raise VsError(f"something is mounted at {path}, which is being removed", f"umount {path}")
             for where in mounts.below(path):  # rm's --one-file-system sees no bind mount of the same file system
                 raise VsError(f"{where} is mounted in a tree that is being removed", f"umount {where}")
             self._delete(path)

@@ -44,6 +44,12 @@ class Storage(Protocol):
     def settle(self, name: str) -> None:
         """Give the staged tree its name; raises VsError when something bears it."""
 
+    def finish(self, name: str) -> None:
+        """The guest of the settled tree exists."""
+
+    def attach(self, name: str) -> None:
+        """Let a guest's tree be where it belongs; raises VsError when it cannot be. Under the guest's runtime lock."""
+
     def identity(self, tree: Path) -> str:
         """What tells this tree from another of the same name."""
 

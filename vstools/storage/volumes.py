@@ -44,6 +44,14 @@ class Group:
     extent: int
 
 
+@dataclass(frozen=True)
+class Pool:
+    """A thin pool: bytes that it has for its volumes' content, and that are taken."""
+
+    size: int
+    used: int
+
+
 def of_device(device: str) -> Volume | None:
     """The volume that a block device is, None where it is none: then no program is started. Raises VsError."""
     if not devicemapper.is_volume(device):
@@ -64,6 +72,19 @@ def group(name: str) -> Group:
     return _only(name, parse_groups(run.run(["vgs", *_FORMAT, "-o", _GROUP, "--", name]).out))
 
 
+def named(group: str, name: str) -> Volume | None:
+    """The volume of a name, None where the group has none. Raises VsError, also where there is no such group."""
+    report = run.run(["lvs", *_FORMAT, "-o", _VOLUME, "-S", f"lv_name={name}", "--", group]).out
+    return next(iter(parse_volumes(report)), None)
+
+
+def pool(group: str, name: str) -> Pool | None:
+    """The thin pool of a name, None where the group has none. Raises VsError."""
+    fields = "lv_size,data_percent,lv_layout"
+    report = run.run(["lvs", *_FORMAT, "-o", fields, "-S", f"lv_name={name}", "--", group]).out
+    return next(iter(parse_pools(report)), None)
+
+
 def _only(name: str, found: tuple[Group, ...]) -> Group:
     if len(found) != 1:
         raise VsError(f"LVM says nothing of volume group {name}", "vgs lists them")
@@ -82,6 +103,18 @@ def parse_volumes(report: str) -> tuple[Volume, ...]:
 def parse_groups(report: str) -> tuple[Group, ...]:
     """The groups that ``vgs`` or ``lvs`` tells of. Pure; raises VsError."""
     return tuple(dict.fromkeys(_each(report, _group)))
+
+
+def parse_pools(report: str) -> tuple[Pool, ...]:
+    """The thin pools among what ``lvs`` tells of. Pure; raises VsError."""
+    return tuple(pool for pool in _each(report, _pool) if pool is not None)
+
+
+def _pool(row: dict[str, str]) -> Pool | None:
+    if {"thin", "pool"} - set(row["lv_layout"].split(",")):
+        return None
+    size = int(row["lv_size"])
+    return Pool(size, int(size * float(row["data_percent"] or 0) / 100))
 
 
 def _volume(row: dict[str, str]) -> Volume:
