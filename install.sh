@@ -158,6 +158,7 @@ install_units() {
         sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$unit" > "$SYSTEM/$(basename "$unit")"
     done
     systemctl daemon-reload
+    systemctl enable --quiet vs-volumes.service
     systemctl try-restart vs-monitor.service # an update; nobody is watched unasked
     local mark name enabled=()
     for mark in /etc/vservers/*/apps/init/mark; do # guests that an earlier installation enabled
@@ -203,6 +204,7 @@ uninstall() {
             [ ! -L "$line" ] || systemctl disable --quiet "$(basename "$line")"
         done
         systemctl disable --quiet --now vs-monitor.service 2> /dev/null || true
+        systemctl disable --quiet vs-volumes.service 2> /dev/null || true
     fi
     for line in "$HERE"/systemd/*; do rm -f "$SYSTEM/$(basename "$line")"; done
     rm -rf "$SYSTEM"/vs-guest@*.service.d

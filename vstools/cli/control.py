@@ -17,7 +17,9 @@ def control(
     start: Annotated[bool, typer.Option("--start", help="start the guest")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="shut the guest down (killed after STOP_TIMEOUT)")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="stop, then start")] = False,
-    boot: Annotated[bool, typer.Option("--boot", help="with --all: start the enabled guests")] = False,
+    boot: Annotated[
+        bool, typer.Option("--boot", help="with --all: mount guests' own volumes, start the enabled guests")
+    ] = False,
     as_json: app.Json = False,
     table: app.Table = False,
     dry_run: app.DryRun = False,
@@ -46,9 +48,12 @@ def control(
         )
         if given
     ]
+    volumes_failed = False
     if boot:
         from vstools.config.registry import is_enabled
+        from vstools.lifecycle import trees
 
+        volumes_failed = not dry_run and not trees.open_all(paths)
         names = tuple(guest for guest in names if is_enabled(paths.config_of(guest)))
     status = 0
     if verbs and dry_run:
@@ -60,7 +65,7 @@ def control(
 
         status = several.act(paths, names, verbs)
     app.show((app.control_row(paths, guest) for guest in names), app.control_line, as_json=as_json, table=table)
-    return status
+    return status or int(volumes_failed)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from vstools.guest import (
     parse_address,
     parse_device,
     parse_domain,
+    parse_place,
     parse_rlimit,
 )
 
@@ -64,6 +65,12 @@ def create(
         str | None,
         typer.Option("--io-rate", help="MiB/s read from and written to the disk", metavar="READ[/WRITE]"),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage", help="auto, or a volume of its own as large as --disk", metavar="auto|lvm:GROUP[/POOL]"
+        ),
+    ] = None,
     ssh_key: Annotated[
         list[str] | None,
         typer.Option("--ssh-key", help="public key for root, or a file of them (repeatable)", metavar="KEY"),
@@ -99,6 +106,7 @@ def create(
         device=parsed("--device", parse_device, device) if device else None,
         prefix=prefix,
         limits=limits,
+        storage=parsed("--storage", parse_place, storage) if storage is not None else None,
         ssh_keys=tuple(key for text in ssh_key or () for key in _ssh_keys(text)),
     )
     paths = installation.from_environment()

@@ -1,4 +1,4 @@
-"""vs-guest-phase PHASE NAME [TOKEN]: one phase of a guest's life, for systemd's unit and the guest's runner.
+"""vs-guest-phase PHASE NAME [TOKEN]: one phase of a guest's life, for systemd's units and the guest's runner.
 
 Not on the PATH: people use vs-control.
 """
@@ -24,6 +24,10 @@ def main() -> None:
         "expire": confirm.expire,
     }
     phase, name, *rest = sys.argv[1:]
+    if phase == "volumes":  # of all guests, at the host's boot
+        from vstools.lifecycle import trees
+
+        sys.exit(0 if trees.open_all(paths) else 1)
     try:
         acts[phase](paths, name, *rest)
     except (VsError, OSError) as error:

@@ -68,7 +68,7 @@ def stats(
         from vstools.cli import storagelines
         from vstools.lifecycle import space
 
-        storagelines.show([space.report(paths)], as_json=as_json, table=table)
+        storagelines.show(space.reports(paths), as_json=as_json, table=table)
     elif watch:
         from vstools.cli import watch as screen
 

@@ -11,7 +11,7 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Address, Guest, Nic
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, confirm, filtering, presence, records, upkeep
+from vstools.lifecycle import addresses, confirm, filtering, presence, records, trees, upkeep
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.network.namespace import inside
@@ -234,7 +234,7 @@ def _write_names(paths: Paths, wanted: Change) -> None:
     """The names in the tree; a guest whose root made that impossible keeps the host from nothing."""
     name = wanted.after.name
     try:
-        with Inside(paths.tree_of(name)) as tree:
+        with Inside(trees.opened(paths, name)) as tree:
             identity.write_names(tree, wanted.after, plan.names(wanted.after, wanted.host.networks, wanted.host.conf))
     except (VsError, OSError) as error:
         log.warn(f"guest {name}: its /etc/hosts and resolv.conf could not be written: {error}")

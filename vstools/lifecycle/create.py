@@ -18,7 +18,7 @@ from vstools.config import firewall, guests, monitor
 from vstools.config.text import LIMIT, Faults
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
-from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, check_name
+from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, Place, check_name
 from vstools.inside import Inside
 from vstools.lifecycle import addresses, control, disk, templates
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
@@ -48,6 +48,7 @@ class Request:
     device: str | None = None
     prefix: int | None = None
     limits: dict[str, object] = field(default_factory=dict)
+    storage: Place | None = None
     ssh_keys: tuple[str, ...] = ()
 
 
@@ -64,6 +65,11 @@ class Creation:
     def archive(self) -> Path | None:
         """The archive that is unpacked, if it is made from one."""
         return self.request.template
+
+    @property
+    def place(self) -> Place:
+        """Where the tree is made."""
+        return self.settings.conf.storage if self.request.storage is None else self.request.storage
 
     @property
     def source(self) -> str:
@@ -104,6 +110,10 @@ def decide(paths: Paths, request: Request) -> Creation:
     hooks.check(paths, request.name)
     creation = Creation(request, host, nics, _limits(request, host))
     addresses.check_links(_links(creation), request.addresses)
+    if creation.place.group:
+        from vstools.storage import lvplace
+
+        lvplace.check(creation.place, creation.limits.disk)
     if request.template:
         unpack.check_archive(request.template)
     elif request.distro:
@@ -116,6 +126,8 @@ def describe(creation: Creation) -> tuple[str, ...]:
     """What would be made, a line each (--dry-run)."""
     host, limits = creation.settings, creation.limits
     lines = [f"guest {creation.request.name} from {creation.source}"]
+    if creation.place.group:
+        lines.append(f"a volume of its own: {creation.place}, {limits.disk} MiB")
     for link in _links(creation):
         addresses = ", ".join(str(address) for address in link.addresses)
         gateways = ", ".join(str(route.gateway) for route in link.routes) or "none"
@@ -214,7 +226,7 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
     name = creation.request.name
     with host_lock(paths, "allocation"):
         _check_free(paths, creation.request)
-        guest = creation.guest(draw_context(paths))
+        guest = _placed(paths, creation, creation.guest(draw_context(paths)))
         checkpoint("create:context")
         staged = paths.guests / f"{STAGED}{name}"
         staged.mkdir(mode=0o755)
@@ -227,6 +239,17 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
             raise
     checkpoint("create:reserved")
     return guest
+
+
+def _placed(paths: Paths, creation: Creation, guest: Guest) -> Guest:
+    """The guest with its own volume, if it shall have one: it is named in its files before it is made."""
+    if not creation.place.group:
+        return guest
+    from dataclasses import replace
+
+    from vstools.storage import own
+
+    return replace(guest, volume=own.volume_of(paths, creation.place.group, guest.context))
 
 
 def _copy_models(paths: Paths, staged: Path) -> None:
@@ -271,7 +294,10 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
     """Make the tree under its hidden name, complete and on the disk; ask the wire for the addresses meanwhile."""
     host, request = creation.settings, creation.request
     ahead.load("jinja2", "vstools.network.kernel")  # which come next, and take as long as all the rest of a creation
-    source = templates.Source(paths, request.template)
+    own = choose.own(paths, f"{STAGED}{guest.name}")
+    if own is not None:
+        own.make(creation.place, guest.limits.disk or 0)
+    source = templates.Source(paths, request.template, own or choose.of(paths))
     tree = source.stage(guest)
     checkpoint("create:tree")
     with (
@@ -301,7 +327,7 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
 def _take_name(paths: Paths, guest: Guest) -> None:
     """The tree, then the directory takes its name; from then on the guest exists."""
     staged = paths.guests / f"{STAGED}{guest.name}"
-    storage = choose.of(paths)
+    storage = choose.of_guest(paths, staged.name)
     files.write(staged / MADE, storage.identity(paths.trees / f"{STAGED}{guest.name}") + "\n")
     checkpoint("create:marked")
     storage.settle(guest.name)
@@ -309,6 +335,8 @@ def _take_name(paths: Paths, guest: Guest) -> None:
     staged.rename(paths.config_of(guest.name))
     files.sync_directory(paths.guests)
     checkpoint("create:named")
+    storage.finish(guest.name)
+    checkpoint("create:finished")
     (paths.config_of(guest.name) / MADE).unlink()
     checkpoint("create:done")
 

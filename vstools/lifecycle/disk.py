@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vstools import log
 from vstools.config import guests, registry
@@ -15,15 +16,18 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Limits
 from vstools.paths import STAGED, Paths
-from vstools.storage import quota
+from vstools.storage import quota, use
 from vstools.storage.quota import Use
+
+if TYPE_CHECKING:
+    from vstools.storage.own import Own
 
 _MIB = 1 << 20
 
 
 def fault(paths: Paths, name: str, limits: Limits) -> str | None:
     """Why the disk limit, if there is one, is not enforced on this host."""
-    if limits.disk is None:
+    if limits.disk is None or registry.storage(paths, name):
         return None
     tree = paths.tree_of(name)
     if quota.is_on(tree if tree.is_dir() else paths.trees):
@@ -135,7 +139,7 @@ def forget(paths: Paths, entry: str) -> None:
 
 def held(paths: Paths, guest: Guest) -> Use | None:
     """What a guest takes on the disk and may take, by the kernel; None where that is not counted."""
-    return quota.use(paths.tree_of(guest.name), guest.context)
+    return use.of(paths, guest.name, guest.context)
 
 
 def check(guest: Guest, now: Use | None, size: int | None) -> None:
@@ -153,3 +157,38 @@ def put(paths: Paths, guest: Guest, size: int | None) -> None:
         _limit(paths.tree_of(guest.name), guest.context, size)
     except OSError as error:
         raise VsError(f"the kernel refuses disk {'inf' if size is None else size}: {error.strerror}") from error
+
+
+def check_volume(paths: Paths, guest: Guest, size: int | None, *, running: bool) -> None:
+    """Raise Refused where a guest's own volume, which is mounted, cannot get a size in MiB."""
+    if size is None:
+        raise Refused(
+            f"guest {guest.name} has a volume of its own, whose size is its disk limit", "give a number of MiB"
+        )
+    from vstools.storage import lvresize
+
+    lvresize.check(_own(paths, guest), size, running=running)
+
+
+def resize(paths: Paths, guest: Guest) -> None:
+    """Give a guest's own volume the size of its limit. Under the guest's runtime lock; raises VsError."""
+    from vstools.storage import lvresize
+
+    lvresize.resize(_own(paths, guest), guest.name, guest.limits.disk or 0)
+
+
+def differs(paths: Paths, guest: Guest) -> int | None:
+    """The MiB of a guest's own volume, where that is not the size of its limit. Raises VsError."""
+    from vstools.storage import lvplace, volumes
+
+    own = _own(paths, guest)
+    size, extent = own.required().size, volumes.group(own.volume.group).extent
+    return None if size == lvplace.rounded(guest.limits.disk or 0, extent) else size // _MIB
+
+
+def _own(paths: Paths, guest: Guest) -> "Own":
+    from vstools.storage import choose
+
+    own = choose.own(paths, guest.name)
+    assert own is not None  # noqa: S101 - asked of those that have one
+    return own

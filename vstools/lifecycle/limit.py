@@ -14,7 +14,7 @@ from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
-from vstools.lifecycle import bounds, disk, phases, records
+from vstools.lifecycle import bounds, disk, phases, records, trees
 from vstools.lifecycle.host import guest_lock, runtime_lock, settings
 from vstools.limits import cgroups, live, processes
 from vstools.network.plan import Link
@@ -81,7 +81,13 @@ class Change:
             ahead = live.write_order(group.read(self.plan.settings), self.plan.settings)
             lines += [f"{group.path(setting)} <- {setting.value}" for setting in ahead]
         size = self.after.limits.disk
-        if self.held is not None and self.held.limit != (None if size is None else size * _MIB):
+        if self.after.volume is not None and self.before.limits.disk != size:
+            lines.append(f"volume {self.after.volume} <- {size} MiB")
+        elif (
+            self.after.volume is None
+            and self.held is not None
+            and self.held.limit != (None if size is None else size * _MIB)
+        ):
             lines.append(f"project quota {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}")
         return tuple(lines) or ("nothing changes",)
 
@@ -100,12 +106,15 @@ def decide(paths: Paths, name: str, edits: Edits) -> Change:
     plan = bounds.of(paths, after)
     record = records.running(paths, name)
     links = settings(paths).links(after) if record is not None and "net_rate" in edits.names else ()
+    if guest.volume is not None and "disk" in edits.names:
+        trees.opened(paths, name)
+        disk.check_volume(paths, guest, after.limits.disk, running=record is not None)
     held = disk.held(paths, guest)
     change = Change(guest, after, plan, edits, record, paths.runtime_of(name) / "tmp", held, links)
     for what, sentence in plan.missing:
         if what == "burst" and "burst" in edits.names and after.limits.cpu is not None:
             raise Refused(f"guest {name}: {sentence}", "a smaller --burst or a larger --cpu would do")
-    if not edits.force:
+    if not edits.force and guest.volume is None:
         disk.check(after, change.held, after.limits.disk)
     if record is not None:
         _check_tmp(change)
@@ -170,6 +179,8 @@ def _put(paths: Paths, change: Change) -> None:
         _put_disk(paths, change, undo)
         if change.record is not None:
             _put_kernel(change, undo)
+        if change.after.volume is not None and "disk" in change.edits.names:
+            disk.resize(paths, change.after)
         undo.callback(guests.save, paths.config_of(name), change.before)
         guests.save(paths.config_of(name), change.after)
         checkpoint("limit:saved")
@@ -203,6 +214,8 @@ def _put_kernel(change: Change, undo: ExitStack) -> None:
 def _put_disk(paths: Paths, change: Change, undo: ExitStack) -> None:
     """The quota is there whether the guest runs or not."""
     guest, held = change.after, change.held
+    if guest.volume is not None:
+        return  # its size is changed last: what was made larger is not made smaller while the guest runs
     if held is not None:
         undo.callback(disk.put, paths, guest, None if held.limit is None else held.limit // _MIB)
         disk.put(paths, guest, guest.limits.disk)
@@ -243,7 +256,7 @@ def state(paths: Paths, name: str) -> State:
     if record is not None and guest.limits.net_rate is not None:
         applied |= _applied_rate(settings(paths).links(guest), record.netns)
     if record is not None and "disk" not in dict(plan.missing):
-        applied |= _applied_disk(guest, disk.held(paths, guest))
+        applied |= _applied_disk(paths, guest)
     return State(guest.limits, dict(plan.missing), applied)
 
 
@@ -281,7 +294,11 @@ def _applied_rate(links: tuple[Link, ...], netns: str) -> dict[str, object]:
     return {}
 
 
-def _applied_disk(guest: Guest, held: Use | None) -> dict[str, object]:
+def _applied_disk(paths: Paths, guest: Guest) -> dict[str, object]:
+    if guest.volume is not None:
+        size = disk.differs(paths, guest)
+        return {} if size is None else {"disk": size}
+    held = disk.held(paths, guest)
     limit = None if held is None or held.limit is None else held.limit // _MIB
     return {} if limit == guest.limits.disk else {"disk": limit}
 

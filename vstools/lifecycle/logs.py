@@ -14,6 +14,7 @@ from typing import IO
 
 from vstools import lxc, run
 from vstools.inside import Inside
+from vstools.lifecycle import trees
 from vstools.paths import Paths
 
 _NOBODY = "65534"
@@ -49,7 +50,7 @@ def _output(argv: list[str]) -> Iterator[str]:
 
 
 def _stopped_journal(paths: Paths, name: str, options: list[str]) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="vs-journal-") as folder, Inside(paths.tree_of(name)) as tree:
+    with tempfile.TemporaryDirectory(prefix="vs-journal-") as folder, Inside(trees.opened(paths, name)) as tree:
         Path(folder).chmod(0o755)
         found = 0
         for machine in tree.names("var/log/journal"):

@@ -18,7 +18,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds, disk, records
+from vstools.lifecycle import bounds, disk, records, trees
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -52,7 +52,7 @@ def decide(paths: Paths, name: str) -> Start:
     if (owner := guests.contexts_in_use(paths, but=name).get(guest.context)) is not None:
         raise Refused(f"guest {name} has the context {guest.context} of guest {owner}", "each guest needs its own")
     tree = paths.tree_of(name)
-    if not tree.is_dir() or tree.is_symlink():
+    if guest.volume is None and (not tree.is_dir() or tree.is_symlink()):
         raise Refused(f"guest {name} has no tree", f"{tree} is missing")
     hooks.check(paths, name)
     links = host.links(guest)
@@ -90,6 +90,7 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
             from vstools.lifecycle import confirm
 
             confirm.before_start(paths, name)
+        trees.opened(paths, name)
         start = decide(paths, name)
         local.check_devices(start.links)
         devices.check_own(address.ip for link in start.links for address in link.addresses)

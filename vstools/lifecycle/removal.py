@@ -5,7 +5,9 @@ from pathlib import Path
 from vstools import log, lxc, units
 from vstools.config import guests
 from vstools.errors import Refused
-from vstools.lifecycle.host import guest_lock, settings
+from vstools.faults import checkpoint
+from vstools.lifecycle import trees
+from vstools.lifecycle.host import guest_lock, runtime_lock, settings
 from vstools.lifecycle.sweep import forget, sweep
 from vstools.paths import STAGED, Paths
 from vstools.storage import choose, mounts, plain
@@ -63,9 +65,18 @@ def remove(paths: Paths, name: str) -> None:
     with guest_lock(paths, name):
         check_removable(paths, name)
         with log.change("remove", name):
+            _release(paths, name)
             forget(paths, name)
             if paths.systemd:
                 units.reset(name)
+
+
+def _release(paths: Paths, name: str) -> None:
+    """Unmount the guest's own volume, if it has one; raises Refused where it is missing, in use or another's."""
+    if (own := choose.own(paths, name)) is not None:
+        with runtime_lock(paths, name):
+            own.release(name)
+        checkpoint("remove:released")
 
 
 def check_template(paths: Paths, name: str, archive: Path) -> None:
@@ -83,4 +94,4 @@ def template(paths: Paths, name: str, archive: Path) -> None:
     with guest_lock(paths, name):
         check_template(paths, name, archive)
         with log.change(f"template {archive}", name):
-            pack.pack(paths.tree_of(name), archive)
+            pack.pack(trees.opened(paths, name), archive)

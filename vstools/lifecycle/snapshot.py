@@ -8,6 +8,7 @@ from vstools import lxc, run
 from vstools.config import guests
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
+from vstools.lifecycle import trees
 from vstools.lifecycle.host import guest_lock, runtime_lock
 from vstools.paths import Paths
 from vstools.storage import choose, mounts
@@ -24,7 +25,7 @@ def of_guest(paths: Paths, name: str) -> Iterator[Path]:
     with ExitStack() as stack:
         with guest_lock(paths, name):
             _check(paths, name)
-            storage = choose.of(paths)
+            storage = choose.of_guest(paths, name)
             if storage.snapshots:
                 tree = stack.enter_context(storage.snapshot(paths.tree_of(name)))
             else:
@@ -34,7 +35,7 @@ def of_guest(paths: Paths, name: str) -> Iterator[Path]:
 
 def _check(paths: Paths, name: str) -> None:
     guests.require(paths, name)
-    tree = paths.tree_of(name)
+    tree = trees.opened(paths, name)
     if tree.is_symlink() or not tree.is_dir():
         raise Refused(f"guest {name} has no tree", f"{tree} is missing")
     for where in mounts.below(tree):

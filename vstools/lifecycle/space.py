@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 from vstools import log
+from vstools.config import registry
+from vstools.errors import VsError
 from vstools.paths import Paths
 from vstools.storage import choose, mounts, quota
+from vstools.storage.protocol import Space
 
 _FEW = 0.1
 """The part of a volume group that should be free: below it, snapshots overflow soon."""
@@ -33,14 +36,42 @@ def report(paths: Paths) -> Report:
     """What the storage of this host's guests is; warns where its volume group is nearly full."""
     storage, mount = choose.of(paths), mounts.of(paths.trees)
     space = storage.space()
-    if space.group_size and space.group_free is not None and space.group_free < _FEW * space.group_size:
-        percent = 100 * space.group_free / space.group_size
-        log.warn(
-            f"volume group {space.group} has {percent:.1f} % free: snapshots need {_FEW:.0%}; add a disk (vgextend)"
-        )
+    _warn(space)
     return Report(
         kind=storage.kind, path=str(paths.trees), device=mount.source, filesystem=mount.kind,
         size=space.size, used=space.used, free=space.free,
         snapshots=storage.snapshots, clones=storage.clones, limits=quota.is_on(paths.trees),
         group=space.group or None, group_size=space.group_size, group_free=space.group_free,
     )  # fmt: skip
+
+
+def reports(paths: Paths) -> list[Report]:
+    """The storage of this host's guests, and each volume group that has guests' own volumes."""
+    found = {}
+    for name in registry.names(paths):
+        try:
+            if (own := choose.own(paths, name)) is not None and own.volume.group not in found:
+                found[own.volume.group] = own.space()
+        except VsError as error:
+            log.warn(f"guest {name}: {error}")
+    first = report(paths)
+    for group, space in found.items():
+        if group != first.group:
+            _warn(space)
+    return [first, *(_of_group(paths, group, space) for group, space in sorted(found.items()))]
+
+
+def _of_group(paths: Paths, group: str, space: Space) -> Report:
+    return Report(
+        kind="lvm", path=str(paths.trees), device=group, filesystem="ext4",
+        size=space.size, used=space.used, free=space.free, snapshots=True, clones=False, limits=True,
+        group=group, group_size=space.group_size, group_free=space.group_free,
+    )  # fmt: skip
+
+
+def _warn(space: Space) -> None:
+    if space.group_size and space.group_free is not None and space.group_free < _FEW * space.group_size:
+        percent = 100 * space.group_free / space.group_size
+        log.warn(
+            f"volume group {space.group} has {percent:.1f} % free: snapshots need {_FEW:.0%}; add a disk (vgextend)"
+        )

@@ -19,7 +19,7 @@ from vstools.stats.files import read
 from vstools.stats.parse import number
 from vstools.stats.processes import Process, look, pids
 from vstools.stats.sample import Sample
-from vstools.storage import quota
+from vstools.storage import use
 
 if TYPE_CHECKING:
     from vstools.stats.advice import Advice
@@ -147,7 +147,7 @@ def promised(paths: Paths) -> Values:
 def disk(paths: Paths, name: str) -> Values:
     """What a guest's tree takes on the disk and may take, where the kernel counts that; else None of both."""
     context = registry.context(paths, name)
-    held = None if context is None else quota.use(paths.tree_of(name), context)
+    held = None if context is None else use.of(paths, name, context)
     if held is None:
         return {"disk_bytes": None, "disk_limit_bytes": None}
     return {"disk_bytes": held.used, "disk_limit_bytes": inf if held.limit is None else held.limit}
@@ -162,6 +162,8 @@ def added_up(paths: Paths, name: str) -> int | None:
     """
     if (known := disk(paths, name)["disk_bytes"]) is not None:
         return int(known)
+    if registry.storage(paths, name):
+        return None
     from vstools import run
 
     done = run.run(["du", "-s", "-x", "-B1", "--", str(paths.tree_of(name))], timeout=_DU_DEADLINE, check=False)

@@ -55,15 +55,17 @@ def sweep_one(paths: Paths, name: str) -> None:
     """Remove what a dead command left of one guest. The caller holds the guest's lock."""
     config = paths.config_of(name)
     if config.is_dir():
-        (config / MADE).unlink(missing_ok=True)
+        if (config / MADE).exists():
+            choose.of_guest(paths, name).finish(name)
+            (config / MADE).unlink()
     elif (paths.guests / f"{DOOMED}{name}").is_dir():
         _forget_files(paths, name)
     elif _made_by(paths, name):
-        choose.of(paths).doom(name)
+        choose.of_guest(paths, f"{STAGED}{name}").doom(name)
     for prefix in (STAGED, DOOMED):
         if os.path.lexists(paths.trees / f"{prefix}{name}") or (paths.guests / f"{prefix}{name}").is_dir():
             log.debug(f"sweeping {prefix}{name}")
-            choose.of(paths).clear(f"{prefix}{name}")
+            choose.of_guest(paths, f"{prefix}{name}").clear(f"{prefix}{name}")
             drop_config(paths, f"{prefix}{name}")
     if _is_dead(paths, name):
         phases.cleanup(paths, name)
@@ -81,7 +83,7 @@ def _made_by(paths: Paths, name: str) -> bool:
     """Whether the tree called ``name`` is the one that the dead command made."""
     try:
         made = (paths.guests / f"{STAGED}{name}" / MADE).read_text().strip()
-        return choose.of(paths).identity(paths.tree_of(name)) == made
+        return choose.of_guest(paths, f"{STAGED}{name}").identity(paths.tree_of(name)) == made
     except FileNotFoundError:
         return False
 
@@ -115,7 +117,7 @@ def forget(paths: Paths, name: str) -> None:
 
 def _forget_files(paths: Paths, name: str) -> None:
     """What a guest has beside its directory, which is among the doomed ones until all of this is gone."""
-    storage = choose.of(paths)
+    storage = choose.of_guest(paths, f"{DOOMED}{name}")
     storage.doom(name)
     checkpoint("remove:tree-renamed")
     storage.clear(f"{DOOMED}{name}")

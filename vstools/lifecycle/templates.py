@@ -6,7 +6,8 @@ from vstools import log
 from vstools.guest import Guest
 from vstools.lifecycle import disk
 from vstools.paths import STAGED, Paths
-from vstools.storage import cache, choose
+from vstools.storage import cache
+from vstools.storage.protocol import Storage
 from vstools.tree import unpack
 from vstools.tree.stream import Progress
 
@@ -14,8 +15,8 @@ from vstools.tree.stream import Progress
 class Source:
     """Where a new guest's tree comes from, if that is an archive: the archive, or its kept copy."""
 
-    def __init__(self, paths: Paths, archive: Path | None) -> None:
-        self._trees, self._archive, self._storage = paths.trees, archive, choose.of(paths)
+    def __init__(self, paths: Paths, archive: Path | None, storage: Storage) -> None:
+        self._trees, self._archive, self._storage = paths.trees, archive, storage
         self._content = ""
         self._kept: cache.Kept | None = None
         self._cache = cache.Cache(paths, self._storage)
