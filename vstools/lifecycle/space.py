@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from vstools import log
 from vstools.paths import Paths
-from vstools.storage import choose, mounts, quota
+from vstools.storage import choose, counted, mounts
 
 _FEW = 0.1
 """The part of a volume group that should be free: below it, snapshots overflow soon."""
@@ -41,6 +41,6 @@ def report(paths: Paths) -> Report:
     return Report(
         kind=storage.kind, path=str(paths.trees), device=mount.source, filesystem=mount.kind,
         size=space.size, used=space.used, free=space.free,
-        snapshots=storage.snapshots, clones=storage.clones, limits=quota.is_on(paths.trees),
+        snapshots=storage.snapshots, clones=storage.clones, limits=counted.is_on(paths.trees),
         group=space.group or None, group_size=space.group_size, group_free=space.group_free,
     )  # fmt: skip
