@@ -61,8 +61,10 @@ mask_lxc() { # lxc-net would bring up a bridge of its own, lxc-monitord is a dae
 }
 
 install_packages() {
-    local missing=() package
+    local missing=() package trees=/var/lib/vservers
     mask_lxc # before lxc is there to be started
+    [ -d $trees ] || trees=/var/lib
+    [ "$(stat -f -c %T $trees)" != btrfs ] || PACKAGES="$PACKAGES btrfs-progs" # a guest is a subvolume there
     for package in $PACKAGES; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
