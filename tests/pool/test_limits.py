@@ -23,7 +23,7 @@ sed -i '2i # newer' templates/vs-guest-run
 RENEW = """./install.sh > /tmp/said 2>&1 & pid=$!
 while kill -0 $pid 2> /dev/null; do
     ls /opt/vs-tools/bin/vs-guest-phase /opt/vs-tools/lib/python3*/*/vstools/templates/vs-guest-reboot 2>&1 > /dev/null
-    sleep 0.05
+    sleep 0.2
 done
 wait $pid || { cat /tmp/said; exit 1; }
 """
