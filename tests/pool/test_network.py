@@ -137,6 +137,7 @@ print(count(c, {FORGED}), count(b, 1))
 the test. Says how many came to c, in the same VLAN, and to b, in the other."""
 
 
+@pytest.mark.hosts(2)
 def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> None:
     hosts.ok(FIRST, BRIDGE)
     guests = {"a": "10.99.2.10 fd99:2::10", "b": "10.99.3.10", "c": "10.99.2.12"}
@@ -172,6 +173,7 @@ def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> Non
     assert hosts.ok(FIRST, "ls /run/vs-tools/guests; ip netns list; ip -o link | grep vs1 || true") == ""
 
 
+@pytest.mark.hosts(2)
 def test_guests_with_the_mac_of_their_device(hosts: "Hosts", small: Path) -> None:
     make(hosts, FIRST, small, {"a": "10.99.2.10 fd99:2::10", "c": "10.99.2.12"}, LINK="ipvlan")
     make(hosts, SECOND, small, {"d": "10.99.2.11"})
