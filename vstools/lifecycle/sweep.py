@@ -34,7 +34,7 @@ def sweep(paths: Paths) -> None:
 def _sweep_snapshots(paths: Paths) -> None:
     """Remove the snapshots of dead commands, where there may be any: a lock was left, or the host has booted since."""
     looked = paths.run / "snapshots-swept"
-    if owners.are_any(paths.locks) or not looked.exists():
+    if paths.trees.is_dir() and (owners.are_any(paths.locks) or not looked.exists()):
         try:
             choose.of(paths).sweep()
             files.directory(paths.run)
