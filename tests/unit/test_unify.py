@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vstools.storage import extents, walk
 from vstools.storage.extents import Extent, Piece
 from vstools.storage.twins import Catalogue, File
+from vstools.storage.unify import Tree, look
 
 K = 4096
 
@@ -184,6 +185,29 @@ def test_the_hash_is_of_the_data_and_of_its_places(tmp_path: Path) -> None:
     assert hashed(b"ab" * K, (0, K)) != hashed(b"ab" * K, (K, 2 * K))
     assert hashed(b"a-b", (0, 1), (2, 3)) == hashed(b"a+b", (0, 1), (2, 3))
     assert hashed(b"ab", (0, K)) == hashed(b"ab", (0, 2)), "a file that has become shorter ends where it ends"
+
+
+@pytest.mark.parametrize(("moved", "cut"), [(0, False), (2, False), (3, True)])
+def test_a_tree_whose_directories_move_is_looked_at_again_and_at_last_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, moved: int, cut: bool
+) -> None:
+    moves = [walk.Moved("moved")] * moved
+
+    def walked(*_: object) -> None:
+        if moves:
+            raise moves.pop()
+
+    monkeypatch.setattr(walk, "walk", walked)
+    tree = Tree(tmp_path, 0, 0)
+    look([tree], 0, catalogue())
+    assert tree.is_cut == cut
+
+
+def test_a_tree_that_is_gone_or_a_link_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    for name in ("gone", "link"):
+        look([tree := Tree(tmp_path / name, 0, 0)], 0, catalogue())
+        assert not tree.is_cut
 
 
 def test_a_walk_ends_where_there_is_more_than_it_has_room_for(tmp_path: Path) -> None:
