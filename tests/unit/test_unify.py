@@ -1,12 +1,17 @@
 """vs-unify's decisions: which files are read, which of them are twins, and which pieces of them are worth a call."""
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vstools.errors import VsError
+from vstools.lifecycle import unify
+from vstools.paths import Paths
 from vstools.storage import extents, walk
 from vstools.storage.extents import Extent, Piece
 from vstools.storage.twins import Catalogue, File
@@ -17,9 +22,9 @@ K = 4096
 
 def file(guest: int, layout: str, *, size: int = 2 * K, handle: str = "", **more: int) -> File:
     """A file; each has a handle of its own unless one is given."""
-    values = {"filesystem": 0, "pieces": 1, "place": 0, **more}
+    values = {"filesystem": 0, "shared": 0, "pieces": 1, "place": 0, **more}
     return File(guest, values["filesystem"], size, layout.encode(), (handle or f"{guest}{layout}").encode(),
-                values["pieces"], values["place"])  # fmt: skip
+                bool(values["shared"]), values["pieces"], values["place"])  # fmt: skip
 
 
 def catalogue(*files: File) -> Catalogue:
@@ -78,6 +83,14 @@ def test_what_most_guests_have_stays_whatever_one_guest_does() -> None:
 def test_of_equals_what_is_in_fewer_pieces_stays() -> None:
     made = catalogue(file(0, "torn", pieces=900), file(1, "whole"), file(2, "half", pieces=2))
     assert pairs(made, dict.fromkeys(("torn", "whole", "half"), "same")) == [("whole", "half"), ("whole", "torn")]
+
+
+def test_of_equals_what_would_not_become_free_stays() -> None:
+    made = catalogue(file(0, "a"), file(1, "of-a-template", shared=1, pieces=9), file(2, "b"))
+    assert pairs(made, dict.fromkeys(("a", "of-a-template", "b"), "same")) == [
+        ("of-a-template", "a"),
+        ("of-a-template", "b"),
+    ]
 
 
 def test_other_content_and_what_could_not_be_read_is_nobodys_twin_and_large_files_come_first() -> None:
@@ -208,6 +221,37 @@ def test_a_tree_that_is_gone_or_a_link_is_no_error(tmp_path: Path) -> None:
     for name in ("gone", "link"):
         look([tree := Tree(tmp_path / name, 0, 0)], 0, catalogue())
         assert not tree.is_cut
+
+
+def test_what_cannot_be_opened_is_told_or_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("a", "leased", "z"):
+        (tmp_path / name).touch()
+    opened, seen, missed = walk.open_entry, [], []
+
+    def leased(folder: int, name: str, flags: int) -> int | None:
+        if name == "leased":
+            raise BlockingIOError(errno.EAGAIN, "leased")
+        return opened(folder, name, flags)
+
+    monkeypatch.setattr(walk, "open_entry", leased)
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        walk.walk(root, lambda _, *, directory: seen.append(directory), missed=missed.append)
+        assert (seen, [error.errno for error in missed]) == ([True, False, False], [errno.EAGAIN])
+        with pytest.raises(BlockingIOError):
+            walk.walk(root, lambda _, *, directory: None)
+    finally:
+        os.close(root)
+
+
+def test_a_list_that_finds_no_space_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch, paths: Paths) -> None:
+    def full(_: Catalogue) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Catalogue, "gather", full)
+    monkeypatch.setattr(unify, "_be_kind", lambda: None)
+    with pytest.raises(VsError, match="disk is full: it may need space in /var/tmp"):
+        unify.unify(paths, {}, lambda *_: None, dry_run=False)
 
 
 def test_a_walk_ends_where_there_is_more_than_it_has_room_for(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ shares by then shares, and the next run goes on.
 """
 
 import os
+import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple
 
 from vstools import files, libc, log, run
-from vstools.errors import Refused
+from vstools.errors import Refused, VsError
 from vstools.paths import Paths
 from vstools.storage import disks, extents, twins
 from vstools.storage import unify as sharing
@@ -66,14 +67,17 @@ def unify(paths: Paths, trees: dict[str, Tree], tell: Tell, *, dry_run: bool) ->
 
     With ``dry_run`` the rows hold what would be done. Raises Busy while another one is at it.
     """
-    with files.lock(paths.locks / "_unify", what="unification", patience=0), twins.Catalogue() as catalogue:
+    with files.lock(paths.locks / "_unify", what="unification", patience=0):
         _be_kind()
-        every = list(trees.values())
-        status = _look(trees, catalogue, tell)
-        catalogue.gather()
-        sharing.read(every, catalogue, lambda size: tell("read", size))
         try:
-            sharing.share(every, catalogue, lambda size: tell("saved", size), dry_run=dry_run)
+            with twins.Catalogue() as catalogue:
+                status = _look(trees, catalogue, tell)
+                catalogue.gather()
+                every = list(trees.values())
+                sharing.read(every, catalogue, lambda size: tell("read", size))
+                sharing.share(every, catalogue, lambda size: tell("saved", size), dry_run=dry_run)
+        except sqlite3.Error as error:
+            raise VsError(f"the list of files cannot be kept: {error}", "it may need space in /var/tmp") from error
         finally:
             if not dry_run:
                 _audit(trees)
@@ -81,9 +85,12 @@ def unify(paths: Paths, trees: dict[str, Tree], tell: Tell, *, dry_run: bool) ->
 
 
 def _be_kind() -> None:
-    """Guests come first, at the CPU and at the disk (``man 1 ionice``)."""
-    os.nice(19)
-    run.run(["ionice", "--class", "idle", "--pid", str(os.getpid())], check=False)
+    """Guests come first, at the CPU and at the disk (``man 1 ionice``).
+
+    Not by the lowest there is: while a file's blocks are shared its writers wait, and they would wait for everybody.
+    """
+    os.nice(10)
+    run.run(["ionice", "--class", "best-effort", "--classdata", "7", "--pid", str(os.getpid())], check=False)
 
 
 def _look(trees: dict[str, Tree], catalogue: twins.Catalogue, tell: Tell) -> int:

@@ -19,6 +19,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from vstools import libc
+
 _MAP, _DEDUPE = 0xC020660B, 0xC0189436  # FS_IOC_FIEMAP, FIDEDUPERANGE
 _REQUEST = struct.Struct("=QQIIII")
 """``struct fiemap``: start, length, flags, how many extents were found, how many fit in, reserved."""
@@ -35,8 +37,8 @@ _LAST, _UNWRITTEN, _SHARED = 0x1, 0x800, 0x2000
 _NOWHERE = 0x2 | 0x4 | 0x100 | 0x200
 """UNKNOWN, DELALLOC (not on the disk yet), NOT_ALIGNED, DATA_INLINE (in the metadata): no blocks to share."""
 _END = (1 << 64) - 1
-_BLOCK, _PIECE, _CALL = 4096, 1 << 20, 16 << 20
-"""Bytes: a block, what is read at once, and what is shared at once (btrfs takes no more in one transaction)."""
+_BLOCK, _PIECE, _CALL = 4096, 1 << 20, 4 << 20
+"""Bytes: a block, what is read at once, and what is shared at once, while writers wait (btrfs takes up to 16 MiB)."""
 _UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EISDIR, errno.ENOSYS)
 
 
@@ -62,11 +64,13 @@ class Piece(NamedTuple):
 def can_share(folder: Path) -> bool:
     """Whether files of this directory's file system can share blocks: tried with two files that never have a name.
 
-    They are a hole each and take no space. Where not even they can be made (a full disk), the answer is yes: the first
-    file tells.
+    They are a hole each and take no space. It must also tell where blocks lie, and find a file by its handle. Where not
+    even they can be made (a full disk), the answer is yes: the first file tells.
     """
     try:
         with _unnamed(folder) as one, _unnamed(folder) as other:
+            libc.file_handle(one)
+            extents(one)
             return _dedupe(one, other, 0, _BLOCK) == _BLOCK
     except OSError as error:
         return error.errno not in _UNABLE

@@ -17,18 +17,18 @@ PRAGMA temp_store = FILE;
 PRAGMA journal_mode = OFF;
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, guest INTEGER, filesystem INTEGER, size INTEGER, layout BLOB, handle BLOB,
-    pieces INTEGER, place INTEGER, UNIQUE (filesystem, handle)
+    shared INTEGER, pieces INTEGER, place INTEGER, UNIQUE (filesystem, handle)
 );
 CREATE TABLE layouts (
     id INTEGER PRIMARY KEY, filesystem INTEGER, size INTEGER, layout BLOB, files INTEGER, guests INTEGER,
-    pieces INTEGER, place INTEGER
+    shared INTEGER, pieces INTEGER, place INTEGER
 );
 CREATE TABLE contents (layout INTEGER PRIMARY KEY, digest BLOB);
 BEGIN
 """
 _GATHER = """
-INSERT INTO layouts (filesystem, size, layout, files, guests, pieces, place)
-SELECT filesystem, size, layout, count(*), count(DISTINCT guest), min(pieces), min(place)
+INSERT INTO layouts (filesystem, size, layout, files, guests, shared, pieces, place)
+SELECT filesystem, size, layout, count(*), count(DISTINCT guest), max(shared), min(pieces), min(place)
 FROM files GROUP BY filesystem, size, layout;
 CREATE INDEX files_of_a_layout ON files (layout, filesystem, size);
 CREATE INDEX layouts_of_a_size ON layouts (filesystem, size)
@@ -45,8 +45,8 @@ WHERE layouts.id = ? ORDER BY files.id
 _TWINS = """
 SELECT layouts.id, layouts.files, layouts.size, layouts.filesystem, contents.digest, layouts.layout
 FROM contents JOIN layouts ON layouts.id = contents.layout
-ORDER BY layouts.size DESC, layouts.filesystem, contents.digest, layouts.guests DESC, layouts.pieces,
-         layouts.files DESC, layouts.place
+ORDER BY layouts.size DESC, layouts.filesystem, contents.digest, layouts.guests DESC, layouts.shared DESC,
+         layouts.pieces, layouts.files DESC, layouts.place
 """
 MOST_SHARERS = 4096
 """Files that share the same blocks, at most: btrfs looks up all who refer to an extent one by one."""
@@ -62,6 +62,8 @@ class File(NamedTuple):
     layout: bytes
     handle: bytes
     """What opens it again; a file with several names has one."""
+    shared: bool
+    """Whether all its blocks are some other file's, too, of whomever: they would not become free."""
     pieces: int
     place: int
     """Where on the disk it begins."""
@@ -94,8 +96,8 @@ class Catalogue:
     def add(self, file: File) -> None:
         """Note a file; one that was noted already (under another name) stays as it is."""
         self._database.execute(
-            "INSERT OR IGNORE INTO files (guest, filesystem, size, layout, handle, pieces, place)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO files (guest, filesystem, size, layout, handle, shared, pieces, place)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             file,
         )
 
@@ -119,8 +121,8 @@ class Catalogue:
     def pairs(self, most: int = MOST_SHARERS) -> Iterator[tuple[Layout, Layout]]:
         """(which stays, which takes the blocks of that one) wherever contents seem to be the same; large files first.
 
-        What most guests have already stays: a single guest cannot make its own copy that one. Then what is in fewer
-        pieces. When ``most`` files share, the next begins anew.
+        What most guests have already stays: a single guest cannot make its own copy that one. Then what has blocks that
+        would not become free, and what is in fewer pieces. When ``most`` files share, the next begins anew.
         """
         stays, room = Layout(0, 0, 0, b""), 0
         content: tuple[object, ...] = ()

@@ -27,7 +27,9 @@ _LOOKS = 3
 tried when they change meanwhile."""
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOATIME
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
-_UNCHANGEABLE = (
+_LEFT_ALONE = (
+    errno.EAGAIN,  # leased: somebody wants to be asked first
+    errno.ENXIO,  # a socket by now
     errno.EPERM,  # immutable
     errno.ETXTBSY,  # in use as swap
     errno.EINVAL,  # one of them without copy on write (chattr +C), or shorter than it was
@@ -61,15 +63,18 @@ def look(trees: Sequence[Tree], number: int, catalogue: Catalogue) -> None:
     tree = trees[number]
 
     def each(descriptor: int, *, directory: bool) -> None:
-        if not directory and (file := _file(descriptor, number, tree.filesystem)) is not None:
-            catalogue.add(file)
+        if not directory:
+            with _tallied(tree):
+                file = _file(descriptor, number, tree.filesystem)
+                if file is not None:
+                    catalogue.add(file)
 
     with _root(tree) as root:
         if root is None:
             return
         for _ in range(_LOOKS):
             try:
-                walk.walk(root, each, walk.Room(ENTRIES, WAITING))
+                walk.walk(root, each, walk.Room(ENTRIES, WAITING), lambda error: _tally(tree, error))
             except walk.TooMany:
                 break
             except walk.Moved:
@@ -86,8 +91,9 @@ def _file(descriptor: int, guest: int, filesystem: int) -> File | None:
     found = extents.extents(descriptor)
     if not found or not extents.ranges(found, state.st_size):
         return None
-    handle, place = libc.file_handle(descriptor), found[0].physical
-    return File(guest, filesystem, state.st_size, extents.layout(found), handle, len(found), place)
+    handle, shared = libc.file_handle(descriptor), all(extent.shared for extent in found)
+    layout, place = extents.layout(found), found[0].physical
+    return File(guest, filesystem, state.st_size, layout, handle, shared, len(found), place)
 
 
 @contextmanager
@@ -142,9 +148,13 @@ def _tallied(tree: Tree) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        if error.errno not in _UNCHANGEABLE:
-            tree.faults += 1
-            tree.fault = tree.fault or (error.strerror or str(error))
+        _tally(tree, error)
+
+
+def _tally(tree: Tree, error: OSError) -> None:
+    if error.errno not in _LEFT_ALONE:
+        tree.faults += 1
+        tree.fault = tree.fault or (error.strerror or str(error))
 
 
 def read(trees: Sequence[Tree], catalogue: Catalogue, tell: Callable[[int], None]) -> None:
