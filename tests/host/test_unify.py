@@ -217,8 +217,11 @@ def test_what_cannot_be_changed_is_left_alone_and_the_others_share(btrfs: Host) 
             (folder / name).write_bytes(name.encode() * (1 << 17))
     subprocess.run(["fallocate", "--keep-size", "--length", str(8 * MIB), folders[1] / "reserved"], check=True)
     subprocess.run(["chattr", "+i", folders[1] / "immutable"], check=True)
+    for folder in folders:
+        os.utime(folder / "reserved", (1, 2))  # any reading would set the first to now
     try:
         assert rows(btrfs, "--all")[None][0] == 6
+        assert [(folder / "reserved").stat().st_atime for folder in folders] == [1] * 3
     finally:
         subprocess.run(["chattr", "-i", folders[1] / "immutable"], check=True)
     found = {name: [places(folder / name) for folder in folders] for name in flags}
