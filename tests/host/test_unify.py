@@ -246,6 +246,27 @@ def test_leased_file_is_left_alone(btrfs: Host, monkeypatch: pytest.MonkeyPatch)
     assert rows(btrfs, "--all")["b"] == (1, 6 * MIB)
 
 
+def test_what_was_not_in_memory_is_not_kept_there(disk: Host) -> None:
+    first, second = plain(disk, "a", "b")
+    for folder in (first, second):  # what lies first on the disk stays
+        for name, size in {"kept": 1, "dropped": 2}.items():
+            (folder / name).write_bytes(name.encode() * size * MIB)
+        subprocess.run(["sync", "--file-system", folder], check=True)
+
+    def with_memory(act: Callable[[int], object]) -> dict[str, object]:
+        found = {}
+        for name in ("kept", "dropped"):
+            descriptor = os.open(first / name, os.O_RDONLY)
+            found[name] = act(descriptor)
+            os.close(descriptor)
+        return found
+
+    with_memory(extents.forget)
+    (first / "kept").read_bytes()
+    assert rows(disk, "--all")["b"][0] == 2
+    assert with_memory(extents.is_cached) == {"kept": True, "dropped": False}
+
+
 def test_subvolumes_share_across_and_what_was_shared_before_is_no_saving(btrfs: Host) -> None:
     plain(btrfs)
     (btrfs.guests / "a").mkdir()

@@ -187,7 +187,7 @@ def _read(descriptor: int, parts: Iterable[tuple[int, int]]) -> Iterator[tuple[i
 
 
 def is_cached(descriptor: int) -> bool:
-    """Whether the beginning of an open file is in memory (``man 2 preadv2``, RWF_NOWAIT)."""
+    """Whether the beginning of an open file is in memory (``man 2 preadv2``, RWF_NOWAIT). Asking may bring it there."""
     try:
         return os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
     except OSError:

@@ -1,7 +1,7 @@
 """Which files may be twins: of the same size first, then of the same content; no file is read that cannot have one.
 
 Files whose blocks are the same already are one *layout*: one of them is read for all, and nothing is to be done among
-them. The catalogue is a private SQLite database: up to 32 MiB of memory, and what is more in a file of SQLite's
+them. The catalogue is a private SQLite database: two caches of 32 MiB each, and what is more in a file of SQLite's
 directory for such files (/var/tmp) that has no name from the beginning, so that nothing is left of a process that was
 killed.
 """
