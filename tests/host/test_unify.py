@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,6 +205,46 @@ def test_odd_files_are_shared_once_or_left_alone(btrfs: Host) -> None:
     assert places(first / "sparse") == places(second / "sparse")
     assert places(first / "two") == places(second / "one")
     assert rows(btrfs, "--all")[None] == (0, 0)
+
+
+CHANGING = """
+import os, shutil, socket, sys
+tree, outside = sys.argv[1:]
+os.chdir(tree)
+while True:
+    for number in range(20):
+        for name in (f"{number}", f"d/e/{number}"):
+            for make in (lambda: open(".new", "wb").write(b"changing" * 5000), lambda: os.mkfifo(".new"),
+                         lambda: os.symlink(outside + "/kept", ".new"), lambda: os.mknod(".new", 0o140666)):
+                make()
+                os.rename(".new", name)
+        os.rename("d/e", "e")
+        os.rename("e", "f/e")
+        os.rename("d", "f/e/d")
+        os.symlink(outside, "d")
+        os.unlink("d")
+        os.rename("f/e/d", "d")
+        os.rename("f/e", "d/e")
+"""
+
+
+def test_tree_that_changes_all_the_time_harms_nothing(btrfs: Host, outside: Path) -> None:
+    first, second = plain(btrfs, "a", "b")
+    for folder in (first, second):
+        for name in ("d/e", "f"):
+            (folder / name).mkdir(parents=True)
+        (folder / "still").write_bytes(b"still" * MIB)
+        (folder / "kept").write_bytes(b"secret of the host in kept\n" * 1000)
+    changing = subprocess.Popen([sys.executable, "-c", CHANGING, second, outside])
+    try:
+        wait(lambda: os.path.lexists(second / "19"))
+        assert sum(rows(btrfs, "--all")[None][0] for _ in range(4)) >= 2
+        assert changing.poll() is None
+    finally:
+        changing.kill()
+        changing.wait()
+    for name in ("still", "kept"):
+        assert places(first / name) == places(second / name)
 
 
 def test_what_cannot_be_changed_is_left_alone_and_the_others_share(btrfs: Host) -> None:
