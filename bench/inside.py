@@ -1,6 +1,6 @@
 """The inner side of place.py: a bench in its own namespaces, with a file system and a bridge made for it.
 
-The file system is a fresh ext4 on a loop device, the same for all contestants: times on a host's own disk depend
+The file system is a fresh one on a loop device, the same for all contestants: times on a host's own disk depend
 on what was written and deleted there before, and ``sync`` would wait for the data of others.
 """
 
@@ -21,6 +21,11 @@ NETWORK = ipaddress.ip_network("198.18.77.0/24")
 GATEWAY = NETWORK[1]
 _RUNTIME = (Path("/run/netns"), Path("/run/lxc"))  # names of namespaces, LXC's lock files
 _DISK_SIZE = 8 << 30  # bytes, sparse
+_MAKE = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+}
+STORAGES = tuple(_MAKE)
 
 
 def disk(work: Path) -> Path:
@@ -28,14 +33,14 @@ def disk(work: Path) -> Path:
     return work / "disk"
 
 
-def prepare(work: Path) -> None:
-    """Give these namespaces their own /sys, file system and bridge."""
+def prepare(work: Path, storage: str) -> None:
+    """Give these namespaces their own /sys, file system (one of STORAGES) and bridge."""
     _mount_sys(work)
     for folder in _RUNTIME:
         folder.mkdir(parents=True, exist_ok=True)
         run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder])
     _mount_ids(work)
-    _mount_disk(work)
+    _mount_disk(work, storage)
     run(["ip", "link", "set", "lo", "up"])
     run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "address", "add", f"{GATEWAY}/{NETWORK.prefixlen}", "dev", BRIDGE])
@@ -62,11 +67,11 @@ def _mount_ids(work: Path) -> None:
         run(["mount", "--bind", ids, path])
 
 
-def _mount_disk(work: Path) -> None:
+def _mount_disk(work: Path, storage: str) -> None:
     image = work / "disk.img"
     with image.open("wb") as handle:
         handle.truncate(_DISK_SIZE)
-    run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image])
+    run([*_MAKE[storage], image])
     disk(work).mkdir()
     run(["mount", "-o", "loop", image, disk(work)])
     disk(work).chmod(0o711)
@@ -78,9 +83,10 @@ def main() -> int:
     work = Path(folder)
     answer: dict[str, Any]
     try:
-        prepare(work)
+        question = json.loads((work / QUESTION).read_text())
+        prepare(work, question.get("storage", STORAGES[0]))
         rounds: Callable[[Path, dict[str, Any]], dict[str, Any]] = import_module(f"bench.{bench}").rounds
-        answer = rounds(work, json.loads((work / QUESTION).read_text()))
+        answer = rounds(work, question)
     except BenchError as error:
         answer = {"error": str(error)}
     (work / ANSWER).write_text(json.dumps(answer))

@@ -1,4 +1,4 @@
-"""The peer: Debian's lxd (or incus, its successor), with a daemon of our own and a pool of directories.
+"""The peer: Debian's lxd (or incus, its successor), with a daemon of our own and a pool of directories or subvolumes.
 
 The packages are unpacked, not installed, and the daemon is started by hand: no systemd, no network, nothing of
 the host's own lxd. It sees an /etc/subuid of its own: it finds the range that install.sh writes there unusable.
@@ -19,10 +19,10 @@ _IMAGE = "tree"
 _METADATA = "architecture: {machine}\ncreation_date: 1700000000\nproperties: {{description: bench}}\n"
 _PRESEED = f"""\
 storage_pools:
-- {{name: {NAME}, driver: dir}}
+- {{name: {NAME}, driver: %(driver)s, config: {{source: %(source)s}}}}
 profiles:
 - name: default
-  config: {{security.privileged: "%s"}}
+  config: {{security.privileged: "%(privileged)s"}}
   devices:
     root: {{type: disk, path: /, pool: {NAME}}}
 """
@@ -66,7 +66,9 @@ def fetch() -> tuple[str, Unpacked]:
 class Peer:
     """A running daemon whose image is the tree."""
 
-    def __init__(self, place: Path, template: Path, name: str, software: Unpacked, *, privileged: bool) -> None:
+    def __init__(
+        self, place: Path, template: Path, name: str, software: Unpacked, *, privileged: bool, driver: str = "dir"
+    ) -> None:
         self._kind = KINDS[name]
         self.name = name
         self._version = software.version
@@ -77,7 +79,11 @@ class Peer:
         self._way = ""
         self._privileged = privileged
         self._daemon = self._start_daemon()
-        run([*self._admin, "init", "--preseed"], env=self._env, stdin=_PRESEED % str(privileged).lower())
+        source = self._home / "pool"
+        if driver == "dir":
+            source.mkdir()
+        words = {"driver": driver, "source": source, "privileged": str(privileged).lower()}
+        run([*self._admin, "init", "--preseed"], env=self._env, stdin=_PRESEED % words)
         self._import(template)
 
     def _environment(self, unpacked: Path) -> dict[str, str]:

@@ -11,7 +11,13 @@ from bench.programs import BenchError, run, succeeds
 
 CACHE = Path("/var/cache/vs-tools/bench")
 TREE_PACKAGES = ("systemd-sysv", "dbus", "iproute2", "openssh-server", "ca-certificates")
-_NEEDED = {"mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs", "ip": "iproute2", "lxc-start": "lxc"}
+_NEEDED = {
+    "mmdebstrap": "mmdebstrap",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.btrfs": "btrfs-progs",
+    "ip": "iproute2",
+    "lxc-start": "lxc",
+}
 _SIMULATE = ("apt-get", "install", "--simulate", "--no-install-recommends")
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, cast
 
 from vstools import log
@@ -132,11 +133,12 @@ def forked(work: Callable[[], None], *, timeout: float) -> bool:
     return False
 
 
-def interactive(argv: Sequence[str], *, term: str) -> int:
-    """Give a program this terminal and return its exit status as a shell would give it (128 + signal)."""
+def interactive(argv: Sequence[str], *, folder: Path = Path("/"), more: dict[str, str] | None = None) -> int:
+    """Give a program this terminal, in a folder, and return its exit status as a shell would give it (128 + signal)."""
     log.debug(f"interactive: {shlex.join(argv)}")
+    extra = {"TERM": os.environ.get("TERM", "dumb"), **(more or {})}
     try:
-        code = subprocess.run(list(argv), env=environment({"TERM": term}), cwd="/", check=False).returncode
+        code = subprocess.run(list(argv), env=environment(extra), cwd=folder, check=False).returncode
     except FileNotFoundError as error:
         raise VsError(f"{argv[0]} is not installed", "run install.sh again") from error
     return 128 - code if code < 0 else code

@@ -133,10 +133,10 @@ def debian() -> Path:
     return debian_template("trixie")
 
 
-def create(host: Host, name: str, number: int, template: Path, *more: str) -> Done:
+def create(host: Host, name: str, number: int, template: Path, *more: str, **env: str) -> Done:
     """vs-create with its two arguments and a template."""
     words = ("--name", name, "--interface", f"{NET}.{number}", "--template", str(template), *more)
-    return host.vs("vs-create", *words)
+    return host.vs("vs-create", *words, **env)
 
 
 def wait(condition: Callable[[], bool], patience: float = 60) -> None:

@@ -12,7 +12,7 @@ from vstools.config import guests
 from vstools.lifecycle.host import guest_lock
 from vstools.lifecycle.sweep import MADE, forget, sweep
 from vstools.paths import DOOMED, STAGED, Paths
-from vstools.storage import plain
+from vstools.storage import choose, plain
 
 from .made import below, guest, saved
 
@@ -69,7 +69,7 @@ def test_nothing_is_swept_whose_owner_lives(paths: Paths, removed: list[str]) ->
 def test_a_tree_that_has_its_name_already_goes_with_the_guest_that_has_not(paths: Paths, removed: list[str]) -> None:
     staged(paths, "web")
     (paths.trees / f"{STAGED}web").rename(paths.tree_of("web"))
-    (paths.guests / f"{STAGED}web" / MADE).write_text(plain.identity(paths.tree_of("web")) + "\n")
+    (paths.guests / f"{STAGED}web" / MADE).write_text(choose.of(paths).identity(paths.tree_of("web")) + "\n")
     sweep(paths)
     assert removed == [f"{DOOMED}web"]
     assert (os.listdir(paths.guests), os.listdir(paths.trees)) == ([], [])
@@ -78,7 +78,7 @@ def test_a_tree_that_has_its_name_already_goes_with_the_guest_that_has_not(paths
 def test_a_tree_of_that_name_which_the_dead_command_did_not_make_stays(paths: Paths, removed: list[str]) -> None:
     staged(paths, "web")
     paths.tree_of("web").mkdir()
-    (paths.guests / f"{STAGED}web" / MADE).write_text(plain.identity(paths.trees / f"{STAGED}web") + "\n")
+    (paths.guests / f"{STAGED}web" / MADE).write_text(choose.of(paths).identity(paths.trees / f"{STAGED}web") + "\n")
     sweep(paths)
     assert removed == [f"{STAGED}web"]
     assert os.listdir(paths.trees) == ["web"]

@@ -34,8 +34,11 @@ Table = Annotated[bool, typer.Option("--table", help="columns, for people")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
 
 
-def command_of(function: Callable[..., Any]) -> TyperCommand:
-    """The command line of a function: its parameters are the options, its docstring is the help."""
+def command_of(function: Callable[..., Any], *, trailing: bool = False) -> TyperCommand:
+    """The command line of a function: its parameters are the options, its docstring is the help.
+
+    ``trailing``: the first word that is no option ends the options, what follows is another program's.
+    """
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -48,6 +51,7 @@ def command_of(function: Callable[..., Any]) -> TyperCommand:
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda token: token.replace("_", "-"),
         "max_content_width": 100,
+        "allow_interspersed_args": not trailing,
     }
     application.command(context_settings=settings)(guarded)
     found = typer.main.get_command(application)
@@ -55,14 +59,16 @@ def command_of(function: Callable[..., Any]) -> TyperCommand:
     return found
 
 
-def execute(function: Callable[..., Any]) -> NoReturn:
+def execute(function: Callable[..., Any], *, trailing: bool = False) -> NoReturn:
     """Run a command with this process's arguments and exit."""
     name = os.path.basename(sys.argv[0])  # noqa: PTH119 - cheap
     if f"_{name}_COMPLETE".replace("-", "_").upper() in os.environ:
         from typer._completion_classes import completion_init
 
         completion_init()
-    sys.exit(status_of(name, lambda: command_of(function).main(prog_name=name, standalone_mode=False)))
+    sys.exit(
+        status_of(name, lambda: command_of(function, trailing=trailing).main(prog_name=name, standalone_mode=False))
+    )
 
 
 def status_of(name: str, act: Callable[[], Any]) -> int:
@@ -128,6 +134,15 @@ def exclusive(**options: bool) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
     if len(given) > 1:
         raise Refused(f"{' and '.join(given)} contradict each other")
+
+
+def package(word: str) -> str:
+    """The name of a Debian package, from an option; raises Refused for anything else."""
+    import re
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?", word):
+        raise Refused(f"--include: {word!r} is not the name of a package")
+    return word
 
 
 def host_name() -> str:

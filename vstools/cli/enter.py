@@ -1,6 +1,5 @@
 """vs-enter: a shell or a command inside a guest."""
 
-import os
 from typing import Annotated
 
 import typer
@@ -38,7 +37,7 @@ def enter(
     what = "console" if console else " ".join(words or ["shell"])
     log.audit(f"enter{' --rescue' if rescue else ''}: {what}", guest, "begun")
     argv = lxc.console(paths, guest) if console else lxc.attach(paths, guest, list(words or ()), rescue=rescue)
-    return run.interactive(argv, term=os.environ.get("TERM", "dumb"))
+    return run.interactive(argv)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
     """Name -> (arguments, function of Paths and those arguments); imported only when this command runs."""
     from vstools import lxc
     from vstools.config import guests
-    from vstools.lifecycle import control, demo, host, phases, stats, sweep, upkeep
+    from vstools.lifecycle import control, demo, host, phases, snapshot, stats, sweep, upkeep
     from vstools.network import local
     from vstools.storage import plain
 
@@ -43,6 +43,7 @@ def _table() -> dict[str, tuple[str, Callable[..., object]]]:
         "guest_init_pid": ("NAME", lxc.init_pid),
         "guest_lxcfs": ("NAME", control.show_lxcfs),
         "guest_lxc_state": ("NAME", lxc.state),
+        "guest_snapshot": ("NAME COMMAND...", snapshot.call),
         "guest_stats": ("NAME", stats.one),
         "host_settings": ("", host.settings),
         "host_contexts": ("", guests.contexts_in_use),
@@ -78,7 +79,8 @@ def fonctions(
         raise Refused(f"there is no function {name!r}", "vs-fonctions lists them")
     wanted, function = table[name]
     given = arguments or []
-    if len(given) != len(wanted.split()):
+    count = len(wanted.split())
+    if len(given) < count or (len(given) > count and not wanted.endswith("...")):
         raise Refused(f"{name} takes {wanted or 'no argument'}", f"{len(given)} given")
     result = _call(name, wanted, function, installation.from_environment(), given)
     if result is not None:
@@ -89,7 +91,7 @@ def _call(wanted_name: str, wanted: str, function: Callable[..., object], paths:
     from vstools import log
     from vstools.config import registry
 
-    if given and wanted == "NAME":
+    if given and wanted.startswith("NAME"):
         registry.require(paths, given[0])
     if wanted_name in _READS:
         return function(paths, *given)
@@ -113,4 +115,4 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:2]):
         print(f"Usage: vs-fonctions [NAME [ARGS...]]\n\n  {fonctions.__doc__}\n\nFunctions:\n{_listing()}")
         return
-    app.execute(fonctions)
+    app.execute(fonctions, trailing=True)

@@ -31,6 +31,7 @@ def stats(
     ] = None,
     disk: Annotated[bool, typer.Option("--disk", help="also add up files, where no quota counts them: slow")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="a live screen; q ends it")] = False,
+    storage: Annotated[bool, typer.Option("--storage", help="what the guests' trees lie on")] = False,
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="host and guests in Prometheus's text format")
     ] = False,
@@ -51,15 +52,24 @@ def stats(
     The host's line: <host>, memory in use, memory, swap in use, swap, load over 1, 5 and 15 minutes, CPUs, CPU percent,
     the three pressures, guests running, guests, free bytes below /var/lib/vservers, of how many; then the limits of all
     guests added up: memory, processes, CPU percent, disk, /tmp; and how many guests have no memory limit.
+
+    --storage: <host>:<plain, btrfs or lvm>:<directory>:<device>:<file system>, then bytes: size, used, free; yes or no
+    for snapshots, clones and disk limits; and of the volume group its name, size and free bytes.
     """
     app.exclusive(json=as_json, table=table, prometheus=prometheus, watch=watch)
+    app.exclusive(storage=storage, name=bool(name), all=everyone, watch=watch, prometheus=prometheus, disk=disk)
     app.exclusive(name=bool(name), all=everyone)
     app.exclusive(disk=disk, watch=watch)
     if output is not None and not prometheus:
         raise Refused("--output goes with --prometheus")
     paths = installation.from_environment()
     names = app.selected(paths, name, everyone) if name or everyone else ()
-    if watch:
+    if storage:
+        from vstools.cli import storagelines
+        from vstools.lifecycle import space
+
+        storagelines.show([space.report(paths)], as_json=as_json, table=table)
+    elif watch:
         from vstools.cli import watch as screen
 
         screen.run(paths, names, interval or _PAUSE)

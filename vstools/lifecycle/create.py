@@ -20,12 +20,12 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, check_name
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, control, disk
+from vstools.lifecycle import addresses, control, disk, templates
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
 from vstools.lifecycle.sweep import MADE, sweep_one
 from vstools.network import devices, plan
 from vstools.paths import STAGED, Paths
-from vstools.storage import plain
+from vstools.storage import choose, flush, plain
 from vstools.tree import bootstrap, identity, unpack
 from vstools.tree.stream import Progress
 
@@ -270,12 +270,12 @@ def _give_back(paths: Paths, context: int) -> None:
 def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) -> None:
     """Make the tree under its hidden name, complete and on the disk; ask the wire for the addresses meanwhile."""
     host, request = creation.settings, creation.request
-    tree = plain.stage(paths, guest.name)
-    checkpoint("create:tree")
-    disk.begin(guest, tree)
     ahead.load("jinja2", "vstools.network.kernel")  # which come next, and take as long as all the rest of a creation
+    source = templates.Source(paths, request.template)
+    tree = source.stage(guest)
+    checkpoint("create:tree")
     with (
-        plain.Flusher(tree) as flusher,
+        flush.Flusher(tree) as flusher,
         _Probe(creation) as probe,
         identity.new_ssh_host_keys(guest.nodename, paths.guests / f"{STAGED}{guest.name}" / ".keys") as keys,
     ):
@@ -283,9 +283,7 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
             with Inside(tree) as inside:
                 identity.skeleton(inside)
         elif request.template:
-            devices = unpack.unpack(request.template, tree, probe.watching(progress))
-            if devices:
-                log.note(f"{devices} device nodes of the template were left out (LXC makes /dev)")
+            source.fill(tree, probe.watching(progress))
         else:
             bootstrap.bootstrap(tree, str(request.distro), host.conf, request.include)
         checkpoint("create:filled")
@@ -303,9 +301,10 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
 def _take_name(paths: Paths, guest: Guest) -> None:
     """The tree, then the directory takes its name; from then on the guest exists."""
     staged = paths.guests / f"{STAGED}{guest.name}"
-    files.write(staged / MADE, plain.identity(paths.trees / f"{STAGED}{guest.name}") + "\n")
+    storage = choose.of(paths)
+    files.write(staged / MADE, storage.identity(paths.trees / f"{STAGED}{guest.name}") + "\n")
     checkpoint("create:marked")
-    plain.settle(paths, guest.name)
+    storage.settle(guest.name)
     checkpoint("create:settled")
     staged.rename(paths.config_of(guest.name))
     files.sync_directory(paths.guests)

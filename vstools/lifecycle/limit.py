@@ -82,7 +82,9 @@ class Change:
             lines += [f"{group.path(setting)} <- {setting.value}" for setting in ahead]
         size = self.after.limits.disk
         if self.held is not None and self.held.limit != (None if size is None else size * _MIB):
-            lines.append(f"project quota {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}")
+            lines.append(
+                f"disk quota of context {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}"
+            )
         return tuple(lines) or ("nothing changes",)
 
 

@@ -8,11 +8,11 @@ from vstools.errors import Refused
 from vstools.lifecycle.host import guest_lock, settings
 from vstools.lifecycle.sweep import forget, sweep
 from vstools.paths import STAGED, Paths
-from vstools.storage import mounts, plain
+from vstools.storage import choose, mounts, plain
 from vstools.tree import bootstrap, pack, unpack
 
 
-def build_template(paths: Paths, distro: str, archive: Path) -> None:
+def build_template(paths: Paths, distro: str, archive: Path, include: tuple[str, ...] = ()) -> None:
     """Install a suite from packages and pack it as a template, without a guest."""
     conf = settings(paths).conf
     bootstrap.check(distro)
@@ -22,13 +22,14 @@ def build_template(paths: Paths, distro: str, archive: Path) -> None:
     plain.barrier(paths)
     name = paths.templates.name  # reserved: no guest has it
     with guest_lock(paths, name, patience=0), log.change(f"template {archive} of {distro}", "-"):
-        plain.clear(paths, f"{STAGED}{name}")
-        tree = plain.stage(paths, name)
+        storage = choose.of(paths)
+        storage.clear(f"{STAGED}{name}")
+        tree = storage.stage(name)
         try:
-            bootstrap.bootstrap(tree, distro, conf)
+            bootstrap.bootstrap(tree, distro, conf, include)
             pack.pack(tree, archive)
         finally:
-            plain.clear(paths, f"{STAGED}{name}")
+            storage.clear(f"{STAGED}{name}")
 
 
 def _check_archive(archive: Path) -> None:

@@ -19,7 +19,7 @@ from vstools.stats.files import read
 from vstools.stats.parse import number
 from vstools.stats.processes import Process, look, pids
 from vstools.stats.sample import Sample
-from vstools.storage import quota
+from vstools.storage import counted
 
 if TYPE_CHECKING:
     from vstools.stats.advice import Advice
@@ -147,7 +147,7 @@ def promised(paths: Paths) -> Values:
 def disk(paths: Paths, name: str) -> Values:
     """What a guest's tree takes on the disk and may take, where the kernel counts that; else None of both."""
     context = registry.context(paths, name)
-    held = None if context is None else quota.use(paths.tree_of(name), context)
+    held = None if context is None else counted.use(paths.tree_of(name), context)
     if held is None:
         return {"disk_bytes": None, "disk_limit_bytes": None}
     return {"disk_bytes": held.used, "disk_limit_bytes": inf if held.limit is None else held.limit}

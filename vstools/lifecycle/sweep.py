@@ -12,7 +12,7 @@ from vstools.faults import checkpoint
 from vstools.lifecycle import disk, phases, records
 from vstools.lifecycle.host import guest_lock
 from vstools.paths import DOOMED, STAGED, Paths
-from vstools.storage import plain
+from vstools.storage import choose, plain
 
 MADE = ".made"
 """In the directory of a guest that is being made: the identity of the tree that will bear its name."""
@@ -59,11 +59,11 @@ def sweep_one(paths: Paths, name: str) -> None:
     elif (paths.guests / f"{DOOMED}{name}").is_dir():
         _forget_files(paths, name)
     elif _made_by(paths, name):
-        plain.doom(paths, name)
+        choose.of(paths).doom(name)
     for prefix in (STAGED, DOOMED):
         if os.path.lexists(paths.trees / f"{prefix}{name}") or (paths.guests / f"{prefix}{name}").is_dir():
             log.debug(f"sweeping {prefix}{name}")
-            plain.clear(paths, f"{prefix}{name}")
+            choose.of(paths).clear(f"{prefix}{name}")
             drop_config(paths, f"{prefix}{name}")
     if _is_dead(paths, name):
         phases.cleanup(paths, name)
@@ -81,7 +81,7 @@ def _made_by(paths: Paths, name: str) -> bool:
     """Whether the tree called ``name`` is the one that the dead command made."""
     try:
         made = (paths.guests / f"{STAGED}{name}" / MADE).read_text().strip()
-        return plain.identity(paths.tree_of(name)) == made
+        return choose.of(paths).identity(paths.tree_of(name)) == made
     except FileNotFoundError:
         return False
 
@@ -115,9 +115,10 @@ def forget(paths: Paths, name: str) -> None:
 
 def _forget_files(paths: Paths, name: str) -> None:
     """What a guest has beside its directory, which is among the doomed ones until all of this is gone."""
-    plain.doom(paths, name)
+    storage = choose.of(paths)
+    storage.doom(name)
     checkpoint("remove:tree-renamed")
-    plain.clear(paths, f"{DOOMED}{name}")
+    storage.clear(f"{DOOMED}{name}")
     checkpoint("remove:tree")
     if paths.log_of(name).is_dir():
         shutil.rmtree(paths.log_of(name))

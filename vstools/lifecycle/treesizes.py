@@ -17,7 +17,7 @@ from vstools.config.text import Faults
 from vstools.monitor.state import Disk
 from vstools.paths import Paths
 from vstools.stats.parse import number
-from vstools.storage import quota
+from vstools.storage import counted
 
 EVERY = 3600.0
 """Seconds between two looks at one tree."""
@@ -52,7 +52,7 @@ class TreeSizes:
             self.forget(name)
             return Disk()
         limit = guest.limits.disk * _MIB
-        if (held := quota.use(self._paths.tree_of(name), guest.context)) is not None:
+        if (held := counted.use(self._paths.tree_of(name), guest.context)) is not None:
             self.forget(name)
             return Disk(held.used, limit, now)
         is_old = known.at is None or now - known.at >= EVERY

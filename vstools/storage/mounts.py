@@ -5,9 +5,12 @@ And those that somebody else made in a guest's tree: what is done to the tree wo
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from vstools import libc, run
+from vstools.errors import VsError
 from vstools.files import directory
 
 
@@ -58,8 +61,37 @@ def unmount(where: Path) -> None:
         libc.unmount_lazily(where)
 
 
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo: where it is, what of the file system is there, of which kind, from which device."""
+
+    point: Path
+    root: Path
+    kind: str
+    source: str
+    device: tuple[int, int]
+    """Major and minor number; of btrfs and the like made up by the kernel."""
+
+
+def _all() -> Iterator[Mount]:
+    """This process's mounts (``man 5 proc``, mountinfo: spaces and the like are octal there), the upper ones last."""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        words = [re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), word) for word in line.split(b" ")]
+        kind, source = words[words.index(b"-", 6) + 1 :][:2]
+        major, _, minor = words[2].partition(b":")
+        point, root = (Path(os.fsdecode(word)) for word in (words[4], words[3]))
+        yield Mount(point, root, kind.decode(), os.fsdecode(source), (int(major), int(minor)))
+
+
+def of(folder: Path) -> Mount:
+    """The mount that a directory lies on; one that is not there yet, where it would lie."""
+    place = folder.resolve()
+    around = [mount for mount in _all() if mount.point in (place, *place.parents)]
+    if not around:
+        raise VsError(f"nothing is mounted below {folder}", "is /proc mounted?")
+    return max(enumerate(around), key=lambda found: (len(found[1].point.parts), found[0]))[1]
+
+
 def below(folder: Path) -> tuple[Path, ...]:
-    """Where something is mounted in a directory (``man 5 proc``, mountinfo: spaces and the like are octal there)."""
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    points = [re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), line.split(b" ")[4]) for line in lines]
-    return tuple(path for point in points if folder in (path := Path(os.fsdecode(point))).parents)
+    """Where something is mounted in a directory."""
+    return tuple(mount.point for mount in _all() if folder in mount.point.parents)
