@@ -11,8 +11,8 @@ from lab import machine
 HERE = Path(__file__).resolve().parent
 RELEASES = ("trixie", "bookworm")
 # Beside Debian's own "important" packages, what its installer adds to a server: kernel, ssh, LVM, AppArmor, a login
-# session (libpam-systemd with dbus, by which logind also answers the power button), and the second file system that has
-# project quotas. Nothing that vs-tools installs.
+# session (libpam-systemd with dbus, by which logind also answers the power button), the second file system that has
+# project quotas, and what lvm2 recommends for thin pools. Nothing that vs-tools installs.
 PACKAGES = (
     "apparmor",
     "bash-completion",
@@ -25,6 +25,7 @@ PACKAGES = (
     "openssh-server",
     "rsync",
     "systemd-sysv",
+    "thin-provisioning-tools",
     "xfsprogs",
     "xz-utils",
     "zstd",

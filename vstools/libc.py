@@ -15,6 +15,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _MNT_DETACH = 2
 _CLONE_NEWNS = 0x00020000
+_RECURSIVELY_SLAVE = 0x4000 | 0x80000  # MS_REC, MS_SLAVE
 _OPEN_TREE_CLONE = 1
 _MOVE_EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 _HERE = -100  # AT_FDCWD
@@ -26,6 +27,7 @@ _HANDLE = struct.Struct("=Ii")
 """``struct file_handle``: how many bytes follow, and of which type they are."""
 _LONGEST_HANDLE = 128  # MAX_HANDLE_SZ
 _OWN_NETWORK = "/proc/thread-self/ns/net"
+_OWN_MOUNTS = "/proc/thread-self/ns/mnt"
 
 
 def _check(result: int, what: str | Path) -> None:
@@ -135,6 +137,37 @@ def attach_mount(handle: int, where: Path) -> None:
 def enter_mounts(namespace: int) -> None:
     """Be in another mount namespace from now on; the process has one thread (``man 2 setns``)."""
     _check(_LIBC.setns(namespace, _CLONE_NEWNS), "the mount namespace")
+
+
+@contextmanager
+def private_mounts() -> Iterator[None]:
+    """Let this thread have mounts of its own (``man 7 mount_namespaces``); back among the host's at the end.
+
+    What is mounted meanwhile is seen by this thread and by the programs that it starts; when they are gone, so is the
+    mount. What the host unmounts is unmounted here, too, where mounts are shared (systemd shares them). A thread that
+    was begun meanwhile has to end before: with it, this one shares its directory, and could not go back. From then on
+    its directory is its own.
+    """
+    own = os.open(_OWN_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _check(_LIBC.unshare(_CLONE_NEWNS), _OWN_MOUNTS)
+            try:
+                _check(_LIBC.mount(None, b"/", None, _RECURSIVELY_SLAVE, None), "/")
+                yield
+            finally:
+                _check(_LIBC.setns(own, _CLONE_NEWNS), _OWN_MOUNTS)
+                os.fchdir(here)
+        finally:
+            os.close(here)
+    finally:
+        os.close(own)
+
+
+def unmount(where: Path) -> None:
+    """Unmount what nobody uses any more (``man 2 umount2``); EBUSY where somebody does."""
+    _check(_LIBC.umount2(os.fsencode(where), 0), where)
 
 
 def unmount_lazily(where: Path) -> None:

@@ -59,6 +59,11 @@ class Paths:
         return self.run / "lock"
 
     @property
+    def snapshot(self) -> Path:
+        """Where a snapshot is mounted, seen by nobody but those who read it. Below the barrier: root's, mode 0700."""
+        return self.run / "snapshot"
+
+    @property
     def runtime(self) -> Path:
         """LXC's path: one directory a started guest. Searchable by all: LXC enters it as the guest's root."""
         return self.run / "guests"
@@ -105,7 +110,12 @@ class Paths:
         """The cgroup below which guests run where systemd does not place them."""
         if self.root == Path("/"):
             return "vs-tools"
-        return f"vs-tools-{zlib.crc32(os.fsencode(self.root)):08x}"
+        return f"vs-tools-{self.mark}"
+
+    @property
+    def mark(self) -> str:
+        """8 hexadecimal digits that tell this installation's things from those of another on the same kernel."""
+        return f"{zlib.crc32(os.fsencode(self.root)):08x}"
 
     @property
     def systemd(self) -> bool:

@@ -78,6 +78,30 @@ def run(
     return result
 
 
+def unbroken(argv: Sequence[str], *, timeout: float = DEADLINE, check: bool = True) -> Result:
+    """Run a program that nobody may kill in the middle of its work; for the rest like ``run``.
+
+    LVM's programs hold file systems frozen for an instant and write what describes all volumes. They go on when this
+    process is killed. Signals that end this process wait for them; at the deadline they are asked to end (SIGTERM: LVM
+    does where it waits for a lock, and nowhere else), and left alone if they do not. Their words go through pipes: a
+    file could lie on what they froze.
+    """
+    from vstools import signals
+
+    line = shlex.join(argv)
+    with signals.deferred():
+        process = start(argv, stdout=PIPE, stderr=PIPE)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            process.terminate()
+            raise VsError(f"{line} did not end within {timeout:g} seconds") from error
+    result = Result(tuple(argv), process.returncode, *(words.decode("utf-8", "replace") for words in (out, err)))
+    if check and result.code:
+        raise failure(result)
+    return result
+
+
 def failure(result: Result) -> VsError:
     """The error for a program that failed: its own last words."""
     words = [line.strip() for line in result.err.splitlines() if line.strip()]

@@ -21,7 +21,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     ("data", frozenset({"config"})),
     ("words", frozenset({"guest", "render"})),
-    ("base", frozenset({"", "ahead", "alive", "errors", "faults", "files", "inside", "libc", "log", "paths", "run"})),
+    (
+        "base",
+        frozenset(
+            {"", "ahead", "alive", "errors", "faults", "files", "inside", "libc", "log", "paths", "run", "signals"}
+        ),
+    ),
 )
 """From the top down: each may use what is below it. Above each other: commands, then what they do, and so on."""
 ROOMS = dict(LAYERS)["rooms"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vstools.errors import VsError
 from vstools.lifecycle import unify
 from vstools.paths import Paths
-from vstools.storage import extents, walk
+from vstools.storage import extents, twins, walk
 from vstools.storage.extents import Extent, Piece
 from vstools.storage.twins import Catalogue, File
 from vstools.storage.unify import Tree, look
@@ -107,6 +107,22 @@ def test_so_many_share_one_block_and_a_second_run_finds_nothing_to_do() -> None:
     after = ["0", "0", "0", "3", "3", "3", "6"]
     again = catalogue(*(file(guest, layout, handle=f"{guest}") for guest, layout in enumerate(after)))
     assert pairs(again, same, most=3) == []
+
+
+def test_a_list_that_does_not_fit_into_memory_lies_in_a_file_that_no_kill_leaves_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened() -> set[str]:
+        folder = Path("/proc/self/fd")
+        return {os.readlink(folder / name) for name in os.listdir(folder) if os.path.lexists(folder / name)}
+
+    before = opened()
+    monkeypatch.setattr(twins, "_TABLES", twins._TABLES.replace("-32768", "-16"))
+    made = catalogue(*(file(0, f"{number}") for number in range(3000)))
+    assert len(unread(made)) == 3000
+    kept = opened() - before
+    assert kept
+    assert all(path.endswith(" (deleted)") for path in kept)
 
 
 def test_a_layout_is_the_places_of_the_blocks_however_the_kernel_cuts_them() -> None:

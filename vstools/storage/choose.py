@@ -1,7 +1,7 @@
 """Which kind of storage the trees lie on: what is mounted there decides, nobody has to say it."""
 
 from vstools.paths import Paths
-from vstools.storage import mounts
+from vstools.storage import devicemapper, mounts
 from vstools.storage.plain import Plain
 from vstools.storage.protocol import Storage
 
@@ -13,4 +13,8 @@ def of(paths: Paths) -> Storage:
         from vstools.storage.btrfs import Btrfs
 
         return Btrfs(paths, mount)
+    if devicemapper.is_volume(mount.source):
+        from vstools.storage.lvm import Lvm
+
+        return Lvm(paths, mount)
     return Plain(paths, mount)

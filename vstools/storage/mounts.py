@@ -95,3 +95,9 @@ def of(folder: Path) -> Mount:
 def below(folder: Path) -> tuple[Path, ...]:
     """Where something is mounted in a directory."""
     return tuple(mount.point for mount in _all() if folder in mount.point.parents)
+
+
+def of_device(number: int) -> tuple[Path, ...]:
+    """Where the block device with this number is mounted."""
+    device = (os.major(number), os.minor(number))
+    return tuple(mount.point for mount in _all() if mount.device == device)
