@@ -11,7 +11,7 @@ from fresh import Machine, machine
 from tests.templates import REPO
 
 COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-monitor", "vs-net", "vs-ps",
-            "vs-remove", "vs-stats", "vs-template", "vs-fonctions")  # fmt: skip
+            "vs-remove", "vs-stats", "vs-template", "vs-unify", "vs-fonctions")  # fmt: skip
 
 
 def _install(*words: str) -> "subprocess.CompletedProcess[str]":
