@@ -17,13 +17,14 @@ EOF
 }
 
 PREFIX=/opt/vs-tools                 # the virtual environment
+NEXT=/opt/.vs-tools.new              # while it is renewed: the next one, then the last one
 BIN=/usr/local/sbin                  # links to its scripts
 MAN=/usr/local/share/man/man8
 COMPLETION=/usr/local/share/bash-completion/completions
 SHARE=/usr/local/share/vs-tools      # for other programs: links of the admin's lead here
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
-COMMANDS="vs-create vs-control vs-enter vs-limit vs-log vs-monitor vs-net vs-ps vs-remove vs-stats vs-template vs-fonctions"
+COMMANDS="vs-create vs-control vs-enter vs-limit vs-log vs-monitor vs-net vs-ps vs-remove vs-stats vs-template vs-unify vs-fonctions"
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
     python3-iptables ca-certificates procps util-linux"
 SUBIDS=root:131072:4294836224        # LXC refuses ids not listed where the package uidmap is installed
@@ -61,8 +62,10 @@ mask_lxc() { # lxc-net would bring up a bridge of its own, lxc-monitord is a dae
 }
 
 install_packages() {
-    local missing=() package
+    local missing=() package trees=/var/lib/vservers
     mask_lxc # before lxc is there to be started
+    [ -d $trees ] || trees=/var/lib
+    [ "$(stat -f -c %T $trees)" != btrfs ] || PACKAGES="$PACKAGES btrfs-progs" # a guest is a subvolume there
     for package in $PACKAGES; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
@@ -88,27 +91,38 @@ install_packages() {
     fi
 }
 
+# Guests that run need their commands at any moment, to reboot themselves and to end. So the environment is renewed beside,
+# where a mount shows it under its later name, and takes that name in one act. Killed before: all is as it was.
 install_python() {
-    [ -x $PREFIX/bin/python3 ] && $PREFIX/bin/python3 -c '' 2>/dev/null || {
-        rm -rf $PREFIX
-        /usr/bin/python3 -m venv $PREFIX
-    }
-    local stamp want
-    stamp=$PREFIX/requirements.sum
+    rm -rf $NEXT
+    trap 'rm -rf $NEXT; rmdir $PREFIX 2> /dev/null || true' EXIT
+    mkdir -p $PREFIX
+    if $PREFIX/bin/python3 -c 'import pip' 2>/dev/null; then cp -a $PREFIX $NEXT; else mkdir $NEXT; fi
+    export PREFIX NEXT HERE
+    export -f say die renew_python
+    unshare --mount bash -euo pipefail -c renew_python
+    sync -f $NEXT
+    $NEXT/bin/python3 -I -c 'import sys; from vstools.libc import exchange; exchange(*sys.argv[1:])' $NEXT $PREFIX
+    rm -rf $NEXT
+    for command in $COMMANDS; do ln -sfn $PREFIX/bin/"$command" $BIN/"$command"; done
+}
+
+renew_python() { # in a mount namespace of its own
+    mount --bind "$NEXT" "$PREFIX"
+    [ -x "$PREFIX/bin/python3" ] || /usr/bin/python3 -m venv "$PREFIX"
+    local stamp=$PREFIX/requirements.sum want build
     want=$(sha256sum < "$HERE/requirements.txt")
-    if [ "$(cat $stamp 2>/dev/null)" != "$want" ]; then
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
         say "Python packages into $PREFIX"
-        $PREFIX/bin/python3 -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+        "$PREFIX/bin/python3" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
             -r "$HERE/requirements.txt" || die "pip failed" 1
-        echo "$want" > $stamp
+        echo "$want" > "$stamp"
     fi
-    local build
     build=$(mktemp -d)
     cp -r "$HERE/pyproject.toml" "$HERE/README.md" "$HERE/vstools" "$HERE/templates" "$build"
-    $PREFIX/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+    "$PREFIX/bin/python3" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
         --force-reinstall "$build" || { rm -rf "$build"; die "vs-tools could not be installed" 1; }
     rm -rf "$build"
-    for command in $COMMANDS; do ln -sfn $PREFIX/bin/"$command" $BIN/"$command"; done
 }
 
 install_documents() {
@@ -221,7 +235,7 @@ uninstall() {
     fi
     rm -rf $STATE/monitor
     rmdir $STATE 2>/dev/null || true
-    rm -rf $PREFIX $SHARE /run/vs-tools
+    rm -rf $PREFIX $NEXT $SHARE /run/vs-tools
     ! has_systemd || systemctl daemon-reload
     say "removed. Left: /etc/vs-tools, /etc/vservers, /var/lib/vservers, /var/log/vs-tools and the Debian packages"
     say "kernel settings of /etc/sysctl.d/vs-tools.conf end with the next boot"

@@ -15,25 +15,27 @@ REPO = Path(__file__).parents[1]
 CACHE = Path("/var/cache/vs-tools/tests")
 
 
-def debian_template(distro: str) -> Path:
-    """The cached template of a suite; of tests that run side by side, one makes it."""
+def debian_template(distro: str, *packages: str) -> Path:
+    """The cached template of a suite, with more packages; of tests that run side by side, one makes it."""
     recipe = zlib.crc32((REPO / "vstools/tree/bootstrap.py").read_bytes())
-    archive = CACHE / f"{distro}-{recipe:08x}.tar.zst"
+    kind = "-".join((distro, *packages))
+    archive = CACHE / f"{kind}-{recipe:08x}.tar.zst"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
-            _make_template(distro, archive)
+            for old in CACHE.glob(f"{kind}-????????.tar.zst"):
+                old.unlink()
+            _make_template(distro, packages, archive)
     return archive
 
 
-def _make_template(distro: str, archive: Path) -> None:
-    for old in CACHE.glob(f"{distro}-*.tar.zst"):
-        old.unlink()
+def _make_template(distro: str, packages: tuple[str, ...], archive: Path) -> None:
+    more = [word for package in packages for word in ("--include", package)]
     with tempfile.TemporaryDirectory(prefix="vs-test-", dir="/var/tmp") as root:
         outside = ["nsenter", f"--net={os.environ['VS_TOOLS_TESTS_NET']}"]  # packages come over the real network
         subprocess.run(
-            [*outside, BIN / "vs-template", "--debootstrap", distro, "--file", archive],
+            [*outside, BIN / "vs-template", "--debootstrap", distro, *more, "--file", archive],
             env={**os.environ, "VS_TOOLS_ROOT": root}, check=True, timeout=1200,
         )  # fmt: skip
 

@@ -1,8 +1,12 @@
-"""System calls that Python 3.11 does not offer: namespaces, mounts, syncfs, quotas. Every failure is an OSError."""
+"""System calls that Python 3.11 does not offer: namespaces, mounts, syncfs, quotas, handles.
+
+Every failure is an OSError.
+"""
 
 import ctypes
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +22,10 @@ _HERE = -100  # AT_FDCWD
 _RENAME_EXCHANGE = 2
 _SYS_QUOTACTL_FD = 443  # the same number on every architecture
 _PROJECTS = 2  # PRJQUOTA
+_ITSELF = 0x1000  # AT_EMPTY_PATH
+_HANDLE = struct.Struct("=Ii")
+"""``struct file_handle``: how many bytes follow, and of which type they are."""
+_LONGEST_HANDLE = 128  # MAX_HANDLE_SZ
 _OWN_NETWORK = "/proc/thread-self/ns/net"
 _OWN_MOUNTS = "/proc/thread-self/ns/mnt"
 
@@ -175,3 +183,20 @@ def project_quota(descriptor: int, command: int, project: int, content: bytearra
     buffer = (ctypes.c_char * len(content)).from_buffer(content)
     word = ctypes.c_uint(command << 8 | _PROJECTS)
     _check(_LIBC.syscall(_SYS_QUOTACTL_FD, descriptor, word, ctypes.c_uint(project), buffer), "project quotas")
+
+
+def file_handle(descriptor: int) -> bytes:
+    """What finds the file of an open descriptor again, whatever its name is by then (``man 2 name_to_handle_at``)."""
+    empty = _HANDLE.pack(_LONGEST_HANDLE, 0)
+    buffer, mount = ctypes.create_string_buffer(empty, _HANDLE.size + _LONGEST_HANDLE), ctypes.c_int()
+    _check(_LIBC.name_to_handle_at(descriptor, b"", buffer, ctypes.byref(mount), _ITSELF), "a file's handle")
+    length, _ = _HANDLE.unpack_from(buffer.raw)
+    return buffer.raw[: _HANDLE.size + length]
+
+
+def open_handle(within: int, handle: bytes, flags: int) -> int:
+    """The file of a handle, open; ``within`` is any open file of its file system. ESTALE: it is there no more."""
+    buffer = ctypes.create_string_buffer(handle, len(handle))
+    descriptor: int = _LIBC.open_by_handle_at(within, buffer, flags | os.O_CLOEXEC)
+    _check(descriptor, "a file's handle")
+    return descriptor

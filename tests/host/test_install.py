@@ -11,7 +11,7 @@ from fresh import Machine, machine
 from tests.templates import REPO
 
 COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-monitor", "vs-net", "vs-ps",
-            "vs-remove", "vs-stats", "vs-template", "vs-fonctions")  # fmt: skip
+            "vs-remove", "vs-stats", "vs-template", "vs-unify", "vs-fonctions")  # fmt: skip
 
 
 def _install(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -132,8 +132,11 @@ def _again(fresh: Machine) -> None:
     fresh.ok("vs-enter --name demo -- touch /run/since")
     (fresh.root / "etc/vs-tools/create.conf.sample").write_text("old\n")
     conf = {path.name: path.read_text() for path in (fresh.root / "etc/vs-tools").glob("*.conf")}
+    # as after one that was killed, and as after a release upgrade: Python has other directories
+    fresh.ok("mkdir /opt/.vs-tools.new; cd /opt/vs-tools/lib && mv python3.* python3.1")
     out = fresh.ok("./install.sh --demo")
     assert "demo answers on 10.77.0.2:22" in out
+    assert not {".vs-tools.new", "python3.1"} & set(fresh.ok("ls -A /opt /opt/vs-tools/lib").split())
     assert fresh.sh("vs-enter --name demo -- test -e /run/since").code == 0
     assert {path.name: path.read_text() for path in (fresh.root / "etc/vs-tools").glob("*.conf")} == conf
     assert (fresh.root / "etc/vs-tools/create.conf.sample").read_text() == (REPO / "etc/create.conf.sample").read_text()
@@ -180,7 +183,8 @@ def _uninstall(fresh: Machine) -> None:
     assert "vsbr0" not in fresh.ok("ip -o link")
     assert "vs_local" not in fresh.ok("nft list tables")
     assert fresh.sh("grep root:131072 /etc/subuid /etc/subgid").code != 0
-    for path in ("/opt/vs-tools", "/etc/sysctl.d/vs-tools.conf", "/etc/systemd/system/lxc.service", "/run/vs-tools"):
+    gone = ("/opt/vs-tools", "/etc/sysctl.d/vs-tools.conf", "/etc/systemd/system/lxc.service", "/run/vs-tools")
+    for path in (*gone, "/opt/.vs-tools.new"):
         assert fresh.sh(f"test -e {path} || test -L {path}").code != 0, path
     for path in ("/etc/vs-tools/create.conf", "/etc/vservers/demo/context", "/var/lib/vservers/demo/etc/hostname"):
         assert fresh.sh(f"test -e {path}").code == 0, path

@@ -339,3 +339,42 @@ def test_what_somebody_put_there_by_hand_is_a_tree_as_well(btrfs: Stored, small:
     btrfs.ok("vs-control", "--name", "web", "--stop")
     btrfs.ok("vs-remove", "--name", "web", "--yes")
     assert btrfs.visible() == []
+
+
+def test_a_quota_group_bounds_a_subvolume(btrfs: Stored, small: Path) -> None:
+    """Where the admin has enabled quotas; before that the limit is kept, and said to be not enforced."""
+    done = create(btrfs, "early", 9, small, "--disk", "50", "--start")
+    assert (done.code, "btrfs quota enable" in done.err) == (0, True), done
+    btrfs.ok("vs-control", "--name", "early", "--stop")
+    subprocess.run(["btrfs", "quota", "enable", btrfs.trees], check=True, capture_output=True)
+    subprocess.run(["btrfs", "quota", "rescan", "-w", btrfs.trees], check=True, capture_output=True)
+    (row,) = json.loads(btrfs.ok("vs-stats", "--storage", "--json"))
+    assert row["limits"] is True
+    assert create(btrfs, "web", 10, small, "--disk", "40", "--start").code == 0
+    assert create(btrfs, "bare", 11, small, "--start").code == 0
+    btrfs.ok("vs-control", "--name", "early", "--start")
+    write = (
+        "rm -f /root/big; busybox dd if=/dev/zero of=/root/big bs=1M count={} 2>&1; sync; busybox stat -c =%s /root/big"
+    )
+    for name, mib in (("web", 40), ("early", 50)):
+        said = btrfs.inside(name, write.format(100)).out
+        assert "quota exceeded" in said, said
+        assert (mib - 10) << 20 < int(said.rpartition("=")[2]) <= mib << 20, said
+    assert int(btrfs.inside("bare", write.format(100)).out.rpartition("=")[2]) == 100 << 20
+    (row,) = json.loads(btrfs.ok("vs-stats", "--name", "web", "--json"))
+    assert row["disk_limit_bytes"] == 40 << 20
+    assert row["disk_bytes"] > 30 << 20
+
+    done = btrfs.vs("vs-limit", "--name", "web", "--disk", "20")
+    assert (done.code, "MiB are in use" in done.err) == (2, True), done
+    assert btrfs.ok("vs-limit", "--name", "web", "--disk", "80").split(":")[3] == "80"
+    assert int(btrfs.inside("web", write.format(60)).out.rpartition("=")[2]) == 60 << 20
+    btrfs.ok("vs-limit", "--name", "web", "--disk", "20", "--force")
+    btrfs.ok("vs-control", "--name", "web", "--restart")  # also where it is full: the host writes into its tree
+    assert "quota exceeded" in btrfs.inside("web", "busybox dd if=/dev/zero of=/root/more bs=1M count=9 2>&1").out
+    btrfs.ok("vs-limit", "--name", "web", "--disk", "inf")
+    assert int(btrfs.inside("web", write.format(90)).out.rpartition("=")[2]) == 90 << 20
+
+    done = create(btrfs, "tight", 12, small, "--disk", "1")
+    assert (done.code, "--disk allows 1" in done.err) == (1, True), done
+    assert btrfs.visible() == ["bare", "early", "web"]

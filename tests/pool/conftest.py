@@ -16,7 +16,6 @@ from lab import pool as lab
 from lab.places import CHECKOUT, Places
 from tests.templates import debian_template
 
-HOSTS = ("vsh-00", "vsh-01", "vsh-02")
 OWN = CHECKOUT / os.environ.get("PYTEST_XDIST_WORKER", "")
 """Whose lab it is: tests that run side by side have one each."""
 KEEP = "VS_TOOLS_KEEP_LAB"  # set: the hosts stay up after the tests, for a look
@@ -27,9 +26,17 @@ TEMPLATES = "/var/lib/vservers/TEMPLATES"
 class Hosts:
     """The lab's hosts as a test uses them; who was used is put back before the next test."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, release: str = "trixie") -> None:
         self.places = places
         self.used: set[str] = set()
+        self._release, self._count = release, 0
+
+    def bring_up(self, count: int) -> None:
+        """Let there be so many hosts at least, with this checkout installed and a template of Debian 13."""
+        if count > self._count:
+            template = debian_template("trixie")
+            lab.up(self.places, count=count, release=self._release, templates=[template], renew=True, say=_say)
+            self._count = count
 
     def call(self, host: str, line: str, timeout: float = 300) -> tuple[int, str]:
         """Run a shell line on a host: its exit status, and all it said."""
@@ -80,22 +87,16 @@ class Hosts:
             time.sleep(0.5)
 
 
-def bring_up(places: Places, count: int, release: str = "trixie") -> Hosts:
-    """Hosts with this checkout installed and a template of Debian 13."""
-    lab.up(places, count=count, release=release, templates=[debian_template("trixie")], renew=True, say=_say)
-    return Hosts(places)
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 @pytest.fixture(scope="session")
-def three_hosts() -> Iterator[Hosts]:
-    """The pool, up for the whole session."""
+def pool() -> Iterator[Hosts]:
+    """The pool, whose hosts come up when a test needs them and stay for the whole session."""
     places = Places.of(OWN)
     try:
-        yield bring_up(places, len(HOSTS))
+        yield Hosts(places)
     finally:
         if not os.environ.get(KEEP):
             lab.down(places)
@@ -106,21 +107,24 @@ def bookworm_host() -> Iterator[Hosts]:
     """A host that runs Debian 12, in a lab of its own beside the pool."""
     places = Places.of(OWN / "bookworm")
     try:
-        yield bring_up(places, 1, "bookworm")
+        yield Hosts(places, "bookworm")
     finally:
         if not os.environ.get(KEEP):
             lab.down(places)
 
 
 @pytest.fixture
-def hosts(three_hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[Hosts]:
-    """The three hosts of the pool, fresh."""
-    yield from fresh(three_hosts, request)
+def hosts(pool: Hosts, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """Fresh hosts of the pool: vsh-00, or as many as the test's mark ``hosts`` says, numbered from there."""
+    mark = request.node.get_closest_marker("hosts")
+    pool.bring_up(mark.args[0] if mark else 1)
+    yield from fresh(pool, request)
 
 
 @pytest.fixture
 def bookworm(bookworm_host: Hosts, request: pytest.FixtureRequest) -> Iterator[Hosts]:
     """A fresh host vsh-00 that runs Debian 12."""
+    bookworm_host.bring_up(1)
     yield from fresh(bookworm_host, request)
 
 

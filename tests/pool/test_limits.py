@@ -1,4 +1,4 @@
-"""Limits on cgroup v2 beneath systemd: changed while a guest runs, and systemd does not touch them."""
+"""Limits on cgroup v2 beneath systemd: changed while a guest runs; neither systemd nor an upgrade touches them."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,52 @@ HOST = "vsh-00"
 BOX = "/bin/busybox"
 HOLD = f"({BOX} head -c 62914560 /dev/zero; {BOX} sleep 100000) | {BOX} tail -c 62914560"
 FILES = ("memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.max.burst")
+SLICE = "/sys/fs/cgroup/vsguests.slice"
+NEWER = """cd /root/vs-tools
+sed -i 's/^version = .*/version = "9.9.9"/' pyproject.toml
+sed -i 's/^Delegate=yes$/&\\nCPUWeight=77/' systemd/vs-guest@.service
+sed -i '2i # newer' templates/vs-guest-run
+"""
+"""A later version: other units, and another text of the script that each running guest's shell reads from."""
+RENEW = """./install.sh > /tmp/said 2>&1 & pid=$!
+while kill -0 $pid 2> /dev/null; do
+    ls /opt/vs-tools/bin/vs-guest-phase /opt/vs-tools/lib/python3*/*/vstools/templates/vs-guest-reboot 2>&1 > /dev/null
+    sleep 0.2
+done
+wait $pid || { cat /tmp/said; exit 1; }
+"""
+"""Installs it; says when something was missing meanwhile that a guest needs to reboot itself or to end."""
 
 
 def kernel(hosts: "Hosts", name: str) -> dict[str, str]:
     """What the kernel has for a guest."""
-    folder = f"/sys/fs/cgroup/vsguests.slice/vs-guest@{name}.service/payload"
+    folder = f"{SLICE}/vs-guest@{name}.service/payload"
     lines = hosts.ok(HOST, f"cd {folder} && cat {' '.join(FILES)}").splitlines()
     return dict(zip(FILES, lines, strict=True))
+
+
+def lives(hosts: "Hosts") -> list[str]:
+    """What tells one life of the two guests from another: the pid and the start time of each init."""
+    show = "pid=$(vs-fonctions guest_init_pid $name) && echo $pid $(cut -d ' ' -f 22 /proc/$pid/stat)"
+    return hosts.ok(HOST, f"for name in web bare; do {show} || exit; done").splitlines()
+
+
+def upgrade(hosts: "Hosts", wanted: dict[str, str]) -> None:
+    """vs-tools is renewed while both guests run: they live on with their limits, and one starts again by the new code.
+
+    The other stays a guest that the old code started.
+    """
+    before = lives(hosts)
+    assert hosts.ok(HOST, f"{NEWER}{RENEW}", 900) == ""
+    assert hosts.ok(HOST, "cd /opt/vs-tools/lib/python3*/*/ && echo vs_tools-*") == "vs_tools-9.9.9.dist-info\n"
+    assert lives(hosts) == before
+    assert kernel(hosts, "web") == kernel(hosts, "bare") == wanted
+    assert hosts.ok(HOST, "vs-control --name bare --restart") == f"{HOST}:bare:disabled:running\n"
+    web, bare = lives(hosts)
+    assert (web, bare != before[1]) == (before[0], True)
+    # systemd has applied the new unit to both by now, and left alone what is below
+    assert hosts.ok(HOST, f"cat {SLICE}/vs-guest@*.service/cpu.weight") == "77\n77\n"
+    assert kernel(hosts, "web") == kernel(hosts, "bare") == wanted
 
 
 def test_limits_change_while_guests_run_and_stay(hosts: "Hosts", tmp_path: Path) -> None:
@@ -45,11 +84,12 @@ def test_limits_change_while_guests_run_and_stay(hosts: "Hosts", tmp_path: Path)
     assert hosts.inside(HOST, "web", f"{BOX} grep 'open files' /proc/1/limits").split()[3:5] == ["900", "900"]
     hosts.ok(HOST, "systemctl daemon-reload")
     assert kernel(hosts, "web") == wanted
+    upgrade(hosts, wanted)
 
     # memory in use: refused, then forced: the guest's process dies, the guest and its neighbour live
     hosts.ok(HOST, "vs-limit --name web --swap 0")
     hosts.inside(HOST, "web", f"({HOLD}) > /dev/null 2>&1 < /dev/null &")
-    payload = "/sys/fs/cgroup/vsguests.slice/vs-guest@web.service/payload"
+    payload = f"{SLICE}/vs-guest@web.service/payload"
     hosts.wait(HOST, f"test $(awk '/^anon /{{print $2}}' {payload}/memory.stat) -gt 62914560")
     code, said = hosts.call(HOST, "vs-limit --name web --rss 30 --proc 50")
     assert (code, "it would kill processes" in said) == (2, True), said

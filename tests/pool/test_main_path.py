@@ -1,9 +1,8 @@
 """A guest on real hosts: made with two arguments, it outlives reboots, power cuts and upgrades of its host."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.templates import REPO, debian_template, small_template
+from tests.templates import REPO, debian_template
 
 if TYPE_CHECKING:
     from conftest import Hosts
@@ -106,25 +105,6 @@ def test_a_power_cut_while_a_guest_is_made_leaves_no_half_guest(hosts: "Hosts") 
     assert hosts.ok(HOST, "vs-control --all") == ""
     assert hosts.ok(HOST, "vs-create --name web --interface 10.99.7.5") == f"{HOST}:web:disabled:stopped\n"
     assert hosts.ok(HOST, LEFT) == ""
-
-
-def test_guests_of_two_hosts_meet_on_their_vlan_and_nobody_else_does(hosts: "Hosts", tmp_path: Path) -> None:
-    small = small_template(tmp_path)
-    made = "vs-create --template /root/small.tar --start --name"
-    for host in ("vsh-00", "vsh-01"):
-        hosts.configure(host, NETWORKS + "8:10.99.8.0/24\n")
-        hosts.copy(host, small, "/root")
-    hosts.ok("vsh-00", f"{made} web --interface 10.99.7.5")
-    hosts.ok("vsh-01", f"{made} peer --interface 10.99.7.6 && {made} other --interface 10.99.8.6")
-    assert "vlan protocol 802.1Q id 7" in hosts.ok("vsh-00", "ip -d link show type vlan")
-    hosts.wait("vsh-01", "ip netns exec vs10000 ping -c 1 -W 2 10.99.7.5")  # the guest peer's network
-    for host, line in (
-        ("vsh-01", "ip netns exec vs10001 ping -c 3 -W 2 10.99.7.5"),  # other's
-        ("vsh-01", "ping -c 3 -W 2 -I eth1 10.99.7.5"),
-        ("vsh-02", "ip address add 10.99.7.9/24 dev eth1 && ping -c 3 -W 2 10.99.7.5"),
-    ):
-        code, said = hosts.call(host, line)
-        assert code != 0, said
 
 
 def test_a_guest_of_another_release_than_its_host(hosts: "Hosts") -> None:

@@ -72,6 +72,7 @@ class Tap:
                 found.append((tag & 0xFFF if status & 16 else 0, frame))  # TP_STATUS_VLAN_VALID
 
 
+@pytest.mark.hosts(3)
 def test_vlans_of_the_trunk(hosts: "Hosts", small: Path) -> None:
     make(hosts, FIRST, small, {"a": "10.99.2.10 fd99:2::10", "b": "10.99.3.10"})
     make(hosts, SECOND, small, {"c": "10.99.2.11", "d": "10.99.3.11"})
@@ -99,6 +100,7 @@ def test_vlans_of_the_trunk(hosts: "Hosts", small: Path) -> None:
     hosts.ok(FIRST, f"{reach('10.99.3.0/24', 'a')}; {reach('10.99.2.0/24', 'b')}")
     in_guest(hosts, FIRST, "a", PING.format("10.99.2.11"), PING.format("10.99.2.1"), NO_PING.format("10.99.3.11"))
     in_guest(hosts, FIRST, "b", PING.format("10.99.3.11"), NO_PING.format("10.99.2.11"))
+    hosts.ok(GATEWAY, f"ip address add 10.99.2.9/24 dev eth1 && {NO_PING.format('-I eth1 10.99.2.11')}")  # untagged
     for host in (FIRST, SECOND):
         hosts.ok(host, f"vs-control --all --stop && ! {VLANS} | grep .")
 
@@ -135,6 +137,7 @@ print(count(c, {FORGED}), count(b, 1))
 the test. Says how many came to c, in the same VLAN, and to b, in the other."""
 
 
+@pytest.mark.hosts(2)
 def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> None:
     hosts.ok(FIRST, BRIDGE)
     guests = {"a": "10.99.2.10 fd99:2::10", "b": "10.99.3.10", "c": "10.99.2.12"}
@@ -170,6 +173,7 @@ def test_vlans_of_a_bridge_that_filters_them(hosts: "Hosts", small: Path) -> Non
     assert hosts.ok(FIRST, "ls /run/vs-tools/guests; ip netns list; ip -o link | grep vs1 || true") == ""
 
 
+@pytest.mark.hosts(2)
 def test_guests_with_the_mac_of_their_device(hosts: "Hosts", small: Path) -> None:
     make(hosts, FIRST, small, {"a": "10.99.2.10 fd99:2::10", "c": "10.99.2.12"}, LINK="ipvlan")
     make(hosts, SECOND, small, {"d": "10.99.2.11"})

@@ -46,7 +46,7 @@ def test_version_2_tells_everything_and_the_numbers_move(hosts: "Hosts") -> None
     hosts.call(HOST, "vs-enter --name web -- sh -c 'tail /dev/zero'")
     assert stats(hosts)["oom_kills"] >= 1
     assert stats(hosts)["memory_high_hits"] + stats(hosts)["memory_limit_hits"] >= 1
-    hosts.call(HOST, "vs-enter --name web -- sh -c 'for i in $(seq 300); do sleep 100 & done 2> /dev/null'")
+    hosts.call(HOST, "vs-enter --name web -- sh -c 'for i in $(seq 300); do sleep 30 & done 2> /dev/null'")
     assert stats(hosts)["processes_limit_hits"] >= 1
     hosts.ok(HOST, "vs-control --name web --stop")
     assert stats(hosts)["running"] is False

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.templates import small_template
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def vlans(hosts: "Hosts") -> list[str]:
     return sorted(hosts.ok(HOST, VLANS).split())
 
 
+@pytest.mark.hosts(2)
 def test_a_vlan_lives_as_long_as_its_guests_and_is_silent(hosts: "Hosts", tmp_path: Path) -> None:
     make(hosts, small_template(tmp_path), {"a": "10.99.7.5", "b": "10.99.7.6", "c": "10.99.8.5"})
     hosts.ok(HOST, "vs-control --name a --name b --name c --start")

@@ -43,6 +43,7 @@ def test_a_host_without_leftovers_is_left_as_it_is(paths: Paths, removed: list[s
     assert below(paths.root) == {}
     saved(paths, guest())
     paths.tree_of("web").mkdir(parents=True)
+    sweep(paths)  # the first one after a boot looks for snapshots, too, and notes that it did
     before = below(paths.root)
     sweep(paths)
     assert (below(paths.root), removed) == (before, [])

@@ -136,6 +136,15 @@ def exclusive(**options: bool) -> None:
         raise Refused(f"{' and '.join(given)} contradict each other")
 
 
+def package(word: str) -> str:
+    """The name of a Debian package, from an option; raises Refused for anything else."""
+    import re
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?", word):
+        raise Refused(f"--include: {word!r} is not the name of a package")
+    return word
+
+
 def host_name() -> str:
     """This host's name up to its first dot, as lines begin."""
     return os.uname().nodename.partition(".")[0]

@@ -100,7 +100,7 @@ def create(
         template=template.absolute() if template else None,
         distro=debootstrap,
         skeleton=skeleton,
-        include=tuple(_package(word) for word in include or ()),
+        include=tuple(app.package(word) for word in include or ()),
         domain=parsed("--domain", parse_domain, domain) if domain else None,
         nameservers=tuple(_address("--nameserver", text) for text in nameserver or ()),
         device=parsed("--device", parse_device, device) if device else None,
@@ -125,14 +125,6 @@ def create(
 
 def _address(option: str, text: str) -> Address:
     return parsed(option, parse_address, text)
-
-
-def _package(word: str) -> str:
-    import re
-
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?", word):
-        raise Refused(f"--include: {word!r} is not the name of a package")
-    return word
 
 
 def _ssh_keys(text: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "vs-remove": ("remove", "remove"),
     "vs-stats": ("stats", "stats"),
     "vs-template": ("template", "template"),
+    "vs-unify": ("unify", "unify"),
     "vs-fonctions": ("fonctions", "fonctions"),
 }
 """Command -> (module of vstools.cli, its function)."""

@@ -18,6 +18,7 @@ def remove(
 
     When one of several cannot be removed, none is.
     """
+    from vstools.config.registry import storage
     from vstools.lifecycle import removal
 
     paths = installation.from_environment()
@@ -26,7 +27,9 @@ def remove(
         removal.check_removable(paths, guest)
     if dry_run:
         for guest in names:
-            print(f"would remove {paths.config_of(guest)}, {paths.tree_of(guest)} and {paths.log_of(guest)}")
+            volume = storage(paths, guest)
+            tree = f"{paths.tree_of(guest)} ({volume})" if volume else paths.tree_of(guest)
+            print(f"would remove {paths.config_of(guest)}, {tree} and {paths.log_of(guest)}")
         return 0
     if names:
         app.confirm(f"Remove {', '.join(names)} and all files of theirs?", yes)

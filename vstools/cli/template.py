@@ -21,6 +21,10 @@ def template(
     debootstrap: Annotated[
         str | None, typer.Option("--debootstrap", help="a Debian suite, from packages", metavar="DISTRO")
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="with --debootstrap: one more package (repeatable)", metavar="PKG"),
+    ] = None,
     dry_run: app.DryRun = False,
 ) -> None:
     """Make a template, of a stopped guest or of a fresh Debian.
@@ -31,6 +35,9 @@ def template(
 
     if (name is None) == (debootstrap is None):
         raise Refused("give either --name GUEST or --debootstrap DISTRO")
+    if include and debootstrap is None:
+        raise Refused("--include goes with --debootstrap", "a guest holds what it holds")
+    packages = tuple(app.package(word) for word in include or ())
     paths, archive = installation.from_environment(), file.absolute()
     if name is not None:
         removal.check_template(paths, name, archive)
@@ -40,7 +47,7 @@ def template(
         removal.template(paths, name, archive)
         print(archive)
     else:
-        removal.build_template(paths, str(debootstrap), archive)
+        removal.build_template(paths, str(debootstrap), archive, packages)
         print(archive)
 
 

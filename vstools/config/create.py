@@ -136,9 +136,7 @@ SETTINGS = (
     Setting("STOP_TIMEOUT", "stop_timeout", whole_number(1, 3600), "seconds a guest has to shut down by itself"),
     Setting("FIREWALL_BACKEND", "firewall_backend", _one_of("auto", "nftables", "iptables"), "what filters for guests"),
     Setting("LINK", "link", _one_of("auto", "ipvlan"), "on devices that are no bridges: macvlan, or ipvlan"),
-    Setting(
-        "STORAGE", "storage", parse_place, "auto: beside the others; lvm:GROUP[/POOL]: a volume of the guest's own"
-    ),
+    Setting("STORAGE", "storage", parse_place, "auto: among the others; lvm:GROUP[/POOL]: a volume of its own"),
     Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes vs-monitor's mail; empty: sendmail"),
     Setting("STORE", "store", _path, "no effect yet: where a master keeps copies of guests"),
 )

@@ -1,4 +1,4 @@
-"""What guests may take on the disk: a project quota where the file system of their trees has them.
+"""What guests may take on the disk: a project quota or a quota group where the file system of their trees has them.
 
 A tree that is being made is counted from its beginning, one that was put there by hand from the guest's next start.
 The kernel keeps the limit over the guest's stops and the host's boots; a start puts right what differs all the same.
@@ -16,7 +16,7 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Limits
 from vstools.paths import STAGED, Paths
-from vstools.storage import quota, use
+from vstools.storage import counted, quota, use
 from vstools.storage.quota import Use
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ def fault(paths: Paths, name: str, limits: Limits) -> str | None:
     """Why the disk limit, if there is one, is not enforced on this host."""
     if limits.disk is None or registry.storage(paths, name):
         return None
-    tree = paths.tree_of(name)
-    if quota.is_on(tree if tree.is_dir() else paths.trees):
-        return None
-    return f"{paths.trees} lies on no file system with project quotas (ext4 or XFS, mounted with prjquota)"
+    return counted.fault(paths.trees, paths.tree_of(name))
 
 
 def mib(size: int) -> int:
@@ -44,7 +41,7 @@ def begin(guest: Guest, tree: Path) -> None:
     """Count what will be made in an empty tree; no old limit of this context is in its way."""
     try:
         if quota.is_on(tree):
-            _limit(tree, guest.context, None)
+            counted.limit(tree, guest.context, None)
             quota.begin(tree, guest.context)
     except OSError as error:
         log.warn(f"guest {guest.name}: its tree cannot be counted: {error}")
@@ -53,14 +50,14 @@ def begin(guest: Guest, tree: Path) -> None:
 
 def fit(guest: Guest, tree: Path) -> None:
     """Set the limit of a tree that has been made; raises VsError where it takes more."""
-    held, size = quota.use(tree, guest.context), guest.limits.disk
+    held, size = counted.use(tree, guest.context), guest.limits.disk
     if held is None or size is None:
         return
     if held.used > size * _MIB:
         raise VsError(
             f"guest {guest.name}: its tree takes {mib(held.used)} MiB, and --disk allows {size}", "give a larger --disk"
         )
-    _limit(tree, guest.context, size)
+    counted.limit(tree, guest.context, size)
     checkpoint("create:limited")
 
 
@@ -69,21 +66,21 @@ def starting(paths: Paths, guest: Guest) -> Iterator[None]:
     """Let a guest that does not run be counted, and limited as its files say when the host has written into its tree.
 
     Every file of its tree is marked where that is not done: the tree was put there by hand, or a kill came in between.
-    XFS binds the host as well, and a guest that is full has to start: so its limit is lifted meanwhile.
+    XFS and btrfs bind the host as well, and a guest that is full has to start: so its limit is lifted meanwhile.
     """
     tree = paths.tree_of(guest.name)
     with _said(guest):
         if quota.is_on(tree):
             _count(paths, guest, tree)
-            held = quota.use(tree, guest.context)
-            if held is not None and held.is_full:
-                _limit(tree, guest.context, None)
+        held = counted.use(tree, guest.context)
+        if held is not None and held.is_full:
+            counted.limit(tree, guest.context, None)
     try:
         checkpoint("start:counted")
         yield
     finally:
         with _said(guest):
-            if quota.is_on(tree):
+            if counted.is_on(tree):
                 _bound(guest, tree)
 
 
@@ -108,23 +105,17 @@ def _count(paths: Paths, guest: Guest, tree: Path) -> None:
 
 def _bound(guest: Guest, tree: Path) -> None:
     size = guest.limits.disk
-    _limit(tree, guest.context, size)
-    held = quota.use(tree, guest.context)
+    counted.limit(tree, guest.context, size)
+    held = counted.use(tree, guest.context)
     if held is not None and held.limit is not None and held.used > held.limit:
         words = f"its tree takes {mib(held.used)} MiB, more than disk {size}"
         log.warn(f"guest {guest.name}: {words}: it can write nothing until files go")
 
 
-def _limit(folder: Path, context: int, size: int | None) -> None:
-    now = quota.read(folder, context).limit
-    if now != (None if size is None else size * _MIB):
-        quota.put(folder, context, size)
-
-
 def _drop(paths: Paths, folder: Path, context: int, but: str = "") -> None:
     """Forget the limit of a context that no guest has."""
     if context not in guests.contexts_in_use(paths, but=but):
-        _limit(folder, context, None)
+        counted.limit(folder, context, None)
 
 
 def forget(paths: Paths, entry: str) -> None:
@@ -154,7 +145,7 @@ def check(guest: Guest, now: Use | None, size: int | None) -> None:
 def put(paths: Paths, guest: Guest, size: int | None) -> None:
     """Set a guest's limit in MiB (None: no limit) in the kernel; raises VsError when it is refused."""
     try:
-        _limit(paths.tree_of(guest.name), guest.context, size)
+        counted.limit(paths.tree_of(guest.name), guest.context, size)
     except OSError as error:
         raise VsError(f"the kernel refuses disk {'inf' if size is None else size}: {error.strerror}") from error
 

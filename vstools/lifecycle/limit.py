@@ -81,14 +81,13 @@ class Change:
             ahead = live.write_order(group.read(self.plan.settings), self.plan.settings)
             lines += [f"{group.path(setting)} <- {setting.value}" for setting in ahead]
         size = self.after.limits.disk
-        if self.after.volume is not None and self.before.limits.disk != size:
-            lines.append(f"volume {self.after.volume} <- {size} MiB")
-        elif (
-            self.after.volume is None
-            and self.held is not None
-            and self.held.limit != (None if size is None else size * _MIB)
-        ):
-            lines.append(f"project quota {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}")
+        if self.after.volume is not None:
+            if self.before.limits.disk != size:
+                lines.append(f"volume {self.after.volume} <- {size} MiB")
+        elif self.held is not None and self.held.limit != (None if size is None else size * _MIB):
+            lines.append(
+                f"disk quota of context {self.after.context} <- {'no limit' if size is None else f'{size} MiB'}"
+            )
         return tuple(lines) or ("nothing changes",)
 
 

@@ -14,7 +14,7 @@ from vstools.storage import choose, mounts, plain
 from vstools.tree import bootstrap, pack, unpack
 
 
-def build_template(paths: Paths, distro: str, archive: Path) -> None:
+def build_template(paths: Paths, distro: str, archive: Path, include: tuple[str, ...] = ()) -> None:
     """Install a suite from packages and pack it as a template, without a guest."""
     conf = settings(paths).conf
     bootstrap.check(distro)
@@ -28,7 +28,7 @@ def build_template(paths: Paths, distro: str, archive: Path) -> None:
         storage.clear(f"{STAGED}{name}")
         tree = storage.stage(name)
         try:
-            bootstrap.bootstrap(tree, distro, conf)
+            bootstrap.bootstrap(tree, distro, conf, include)
             pack.pack(tree, archive)
         finally:
             storage.clear(f"{STAGED}{name}")

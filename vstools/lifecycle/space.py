@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from vstools import log
-from vstools.config import registry
 from vstools.errors import VsError
 from vstools.paths import Paths
-from vstools.storage import choose, mounts, quota
+from vstools.storage import choose, counted, mounts
 from vstools.storage.protocol import Space
 
 _FEW = 0.1
@@ -40,32 +39,30 @@ def report(paths: Paths) -> Report:
     return Report(
         kind=storage.kind, path=str(paths.trees), device=mount.source, filesystem=mount.kind,
         size=space.size, used=space.used, free=space.free,
-        snapshots=storage.snapshots, clones=storage.clones, limits=quota.is_on(paths.trees),
+        snapshots=storage.snapshots, clones=storage.clones, limits=counted.is_on(paths.trees),
         group=space.group or None, group_size=space.group_size, group_free=space.group_free,
     )  # fmt: skip
 
 
 def reports(paths: Paths) -> list[Report]:
     """The storage of this host's guests, and each volume group that has guests' own volumes."""
-    found = {}
-    for name in registry.names(paths):
+    first, found = report(paths), []
+    for own in choose.owns(paths):
         try:
-            if (own := choose.own(paths, name)) is not None and own.volume.group not in found:
-                found[own.volume.group] = own.space()
+            found.append(own.space())
         except VsError as error:
-            log.warn(f"guest {name}: {error}")
-    first = report(paths)
-    for group, space in found.items():
-        if group != first.group:
+            log.warn(str(error))
+    for space in found:
+        if space.group != first.group:
             _warn(space)
-    return [first, *(_of_group(paths, group, space) for group, space in sorted(found.items()))]
+    return [first, *(_of_group(paths, space) for space in found)]
 
 
-def _of_group(paths: Paths, group: str, space: Space) -> Report:
+def _of_group(paths: Paths, space: Space) -> Report:
     return Report(
-        kind="lvm", path=str(paths.trees), device=group, filesystem="ext4",
+        kind="lvm", path=str(paths.trees), device=space.group, filesystem="ext4",
         size=space.size, used=space.used, free=space.free, snapshots=True, clones=False, limits=True,
-        group=group, group_size=space.group_size, group_free=space.group_free,
+        group=space.group, group_size=space.group_size, group_free=space.group_free,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from vstools.faults import checkpoint
 from vstools.lifecycle import disk, phases, records
 from vstools.lifecycle.host import guest_lock
 from vstools.paths import DOOMED, STAGED, Paths
-from vstools.storage import choose, plain
+from vstools.storage import choose, owners, plain
 
 MADE = ".made"
 """In the directory of a guest that is being made: the identity of the tree that will bear its name."""
@@ -20,6 +20,7 @@ MADE = ".made"
 
 def sweep(paths: Paths) -> None:
     """Remove every leftover of dead commands on this host."""
+    _sweep_snapshots(paths)
     for name in _leftovers(paths):
         try:
             with guest_lock(paths, name, patience=0):
@@ -28,6 +29,20 @@ def sweep(paths: Paths) -> None:
             continue
         except (VsError, OSError) as error:
             log.warn(f"what a killed command left of {name} could not be removed: {error}")
+
+
+def _sweep_snapshots(paths: Paths) -> None:
+    """Remove the snapshots of dead commands, where there may be any: a lock was left, or the host has booted since."""
+    looked = paths.run / "snapshots-swept"
+    if paths.trees.is_dir() and (owners.are_any(paths.locks) or not looked.exists()):
+        try:
+            choose.of(paths).sweep()
+            for own in choose.owns(paths):
+                own.sweep()
+            files.directory(paths.run)
+            looked.touch()
+        except (VsError, OSError) as error:
+            log.warn(f"what is left of snapshots could not be removed: {error}")
 
 
 def _leftovers(paths: Paths) -> list[str]:

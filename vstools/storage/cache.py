@@ -112,7 +112,7 @@ class Cache:
     def _prune(self) -> None:
         """Drop what nobody used for long, what is more than enough, and what a killed command left."""
         names = set(os.listdir(self._folder)) - {_ARCHIVES}
-        trees = {name.removesuffix(_RECORD) for name in names if not name.endswith("~")}
+        trees = {name.removesuffix(_RECORD) for name in names}
         times = {name: self._used(name) for name in trees}
         newest = sorted(times, key=lambda name: times[name], reverse=True)
         for position, name in enumerate(newest):

@@ -45,3 +45,12 @@ def own(paths: Paths, entry: str) -> "Own | None":
 def of_guest(paths: Paths, entry: str) -> Storage:
     """The storage of one guest's tree, by its directory."""
     return own(paths, entry) or of(paths)
+
+
+def owns(paths: Paths) -> "tuple[Own, ...]":
+    """A guest's own volume from each volume group that has some."""
+    found: dict[str, Own] = {}
+    for name in registry.names(paths):
+        if (each := own(paths, name)) is not None:
+            found.setdefault(each.volume.group, each)
+    return tuple(found[group] for group in sorted(found))

@@ -30,18 +30,30 @@ def number(tree: Path) -> str | None:
 
 
 def _mounted(handle: int) -> int | None:
-    """The number of the device that an open file's mount was made from (``man 5 proc``: fdinfo, mountinfo)."""
+    """The number of the device that an open file's mount was made from."""
+    source = _mount(handle)[2]
+    try:
+        return Path(source).stat().st_rdev or None if source.startswith("/") else None
+    except OSError:
+        return None
+
+
+def _mount(handle: int) -> tuple[str, str, str]:
+    """Number, type and source of an open file's file system (``man 5 proc``: fdinfo, mountinfo); empty: not known."""
     info = Path(f"/proc/self/fdinfo/{handle}").read_text()
     found = re.search(r"^mnt_id:\s*(\d+)$", info, re.MULTILINE)
     for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines():
         before, _, after = line.partition(" - ")
-        if found and before.split(" ", 1)[0] == found[1]:
-            source = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), after.split(" ")[1])
-            try:
-                return Path(source).stat().st_rdev or None if source.startswith("/") else None
-            except OSError:
-                return None
-    return None
+        fields = before.split(" ")
+        if found and fields[0] == found[1]:
+            kind, source = after.split(" ")[:2]
+            return fields[2], kind, re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), source)
+    return "", "", ""
+
+
+def filesystem(handle: int) -> tuple[str, str]:
+    """Which file system an open file is on: ``MAJOR:MINOR``, the same for all subvolumes of a btrfs, and its type."""
+    return _mount(handle)[:2]
 
 
 def _of_several(device: int) -> bool:

@@ -59,9 +59,7 @@ def objection(place: Place, size: int, pool: Pool) -> str:
     Volumes of a pool together may be larger than it: that is what thin ones are for.
     """
     if size > pool.size:
-        return (
-            f"thin pool {place.group}/{place.pool} has {pool.size // _MIB} MiB in all, and {size // _MIB} are asked for"
-        )
+        return f"thin pool {place.group}/{place.pool} has {pool.size // _MIB} MiB in all, less than {size // _MIB}"
     if pool.size - pool.used < min(size, _SOME):
         return f"thin pool {place.group}/{place.pool} is full: {max(0, pool.size - pool.used) // _MIB} MiB are left"
     return ""

@@ -5,10 +5,44 @@ at a time, however deep the tree is: the way up is ``..``, which has to be the d
 """
 
 import os
+from dataclasses import dataclass
 from typing import Protocol
 
 from vstools.errors import VsError
 from vstools.inside import open_entry
+
+
+class Missed(Protocol):
+    """Is told why something in the tree could not be opened."""
+
+    def __call__(self, error: OSError, /) -> None: ...
+
+
+class Moved(VsError):
+    """The way back is not where it was: somebody moves directories."""
+
+
+class TooMany(VsError):
+    """There is more in the tree than was asked for."""
+
+
+@dataclass
+class Room:
+    """How much of a tree is looked at before TooMany is raised.
+
+    The names of directories that wait for their turn are in memory, so they have a number of their own.
+    """
+
+    entries: int
+    waiting: int
+
+    def take(self, *, directory: bool) -> None:
+        """One entry more."""
+        self.entries -= 1
+        self.waiting -= directory
+        if min(self.entries, self.waiting) < 0:
+            raise TooMany("the tree has too many entries")
+
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -19,22 +53,24 @@ class Act(Protocol):
     def __call__(self, descriptor: int, /, *, directory: bool) -> None: ...
 
 
-def walk(root: int, act: Act) -> None:
+def walk(root: int, act: Act, room: Room | None = None, missed: Missed | None = None) -> None:
     """Do something with the directory ``root`` and all below it, a directory before what is in it.
 
-    ``root`` is an open directory. Raises what ``act`` raises, and VsError when directories are moved meanwhile.
+    ``root`` is an open directory. Raises what ``act`` raises, Moved when directories are moved meanwhile, and TooMany
+    where there is more than ``room``. What cannot be opened is left out where ``missed`` is there to be told, and else
+    raised: in a guest that runs, a file may be leased, or be something else by the time it is opened.
     """
     folder = os.dup(root)
     try:
         act(folder, directory=True)
-        way = [(_identity(folder), _files(folder, act))]
+        way = [(_identity(folder), _files(folder, act, room, missed))]
         while True:
-            inner = _next(folder, way[-1][1])
+            inner = _next(folder, way[-1][1], room, missed)
             if inner is not None:
                 os.close(folder)
                 folder = inner
                 act(folder, directory=True)
-                way.append((_identity(folder), _files(folder, act)))
+                way.append((_identity(folder), _files(folder, act, room, missed)))
                 continue
             way.pop()
             if not way:
@@ -43,7 +79,7 @@ def walk(root: int, act: Act) -> None:
             os.close(folder)
             folder = outer
             if _identity(folder) != way[-1][0]:
-                raise VsError("a directory of the tree was moved while it was read", "try again")
+                raise Moved("a directory of the tree was moved while it was read", "try again")
     finally:
         os.close(folder)
 
@@ -53,20 +89,32 @@ def _identity(folder: int) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _files(folder: int, act: Act) -> list[str]:
+def _files(folder: int, act: Act, room: Room | None, missed: Missed | None) -> list[str]:
     """Act on the regular files of a directory; returns the names of the directories in it."""
     folders = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if room is not None:
+                room.take(directory=entry.is_dir(follow_symlinks=False))
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
             elif entry.is_file(follow_symlinks=False):
-                _act(folder, entry.name, act)
+                _act(folder, entry.name, act, missed)
     return folders
 
 
-def _act(folder: int, name: str, act: Act) -> None:
-    descriptor = open_entry(folder, name, _READ)
+def _open(folder: int, name: str, flags: int, missed: Missed | None) -> int | None:
+    try:
+        return open_entry(folder, name, flags)
+    except OSError as error:
+        if missed is None:
+            raise
+        missed(error)
+        return None
+
+
+def _act(folder: int, name: str, act: Act, missed: Missed | None) -> None:
+    descriptor = _open(folder, name, _READ, missed)
     if descriptor is not None:
         try:
             act(descriptor, directory=False)
@@ -74,10 +122,12 @@ def _act(folder: int, name: str, act: Act) -> None:
             os.close(descriptor)
 
 
-def _next(folder: int, names: list[str]) -> int | None:
+def _next(folder: int, names: list[str], room: Room | None, missed: Missed | None) -> int | None:
     """The next of the directories, open; None when none is left."""
     while names:
-        inner = open_entry(folder, names.pop(), os.O_RDONLY | os.O_DIRECTORY)
+        if room is not None:
+            room.waiting += 1
+        inner = _open(folder, names.pop(), os.O_RDONLY | os.O_DIRECTORY, missed)
         if inner is not None:
             return inner
     return None
