@@ -77,6 +77,7 @@ def _shrink(own: Own, name: str, wanted: int) -> None:
         own.tag(RESIZING, on=False)
     finally:
         own.attach(name)
+        own.tidy(name)
     checkpoint("limit:mounted")
 
 

@@ -8,7 +8,7 @@ being made is tagged as new until the guest exists, and only such a one is remov
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vstools import files, libc, run
@@ -26,6 +26,7 @@ _TAG, _OWNER, _NEW = "vs-tools", "vs-tools.guest=", "vs-tools.new"
 RESIZING = "vs-tools.resizing"
 """On a volume whose file system is being made smaller: it is checked before it is mounted."""
 _ROOT = 2  # EXT4_ROOT_INO
+_FOUND = "lost+found"
 _RESERVED = 1  # MiB that only the host's root can take: a guest that is full starts all the same
 _PATIENCE = 10.0
 _CHECK_PATIENCE, _CHECK_DEADLINE = 900.0, 4 * 3600.0
@@ -98,10 +99,18 @@ class Own(Plain):
         tree.mkdir(mode=0o700, exist_ok=True)
         if not Path(self.device).exists():
             run.unbroken(["lvchange", "--quiet", "--yes", "--activate", "y", self.volume.full_name])
-        if RESIZING in found.tags:
+        unfinished = RESIZING in found.tags
+        if unfinished:
             self.check()
             self.tag(RESIZING, on=False)
         self._mount(tree, "nodev,discard" if found.pool else "nodev")
+        if unfinished:
+            self.tidy(name)
+
+    def tidy(self, name: str) -> None:
+        """Take away the directory that a check of the file system makes anew, if it found nothing to put there."""
+        with suppress(OSError):
+            (self._trees / name / _FOUND).rmdir()
 
     def check(self) -> None:
         """Check the file system, which is not mounted, and put small things right; raises VsError where more is wrong.
@@ -159,7 +168,7 @@ class Own(Plain):
         checkpoint("create:folder")
         self._mount(tree, "noatime")  # with devices: a Debian is installed there
         checkpoint("create:mounted")
-        (tree / "lost+found").rmdir()
+        (tree / _FOUND).rmdir()
         tree.chmod(0o755)
         return tree
 
@@ -234,13 +243,13 @@ class Own(Plain):
         lvsnapshot.sweep(self.volume.group, self._paths.mark, self._paths.locks)
 
     def use(self) -> Use | None:
-        """What the tree takes, with what ext4 needs for itself, and the volume's size; None where it is not mounted."""
+        """What the tree takes, with what ext4 keeps from it, and the volume's size; None where it is not mounted."""
         tree = self._trees / self._name
         if not self.is_at(tree):
             return None
         state = os.statvfs(tree)
         size = devicemapper.size(tree.stat().st_dev)
-        return Use(size - state.f_bfree * state.f_frsize, size, state.f_files - state.f_ffree, state.f_files)
+        return Use(size - state.f_bavail * state.f_frsize, size, state.f_files - state.f_ffree, state.f_files)
 
     def space(self) -> Space:
         """Of the volume group: the guest's own part is ``use``."""

@@ -74,14 +74,14 @@ def group(name: str) -> Group:
 
 def named(group: str, name: str) -> Volume | None:
     """The volume of a name, None where the group has none. Raises VsError, also where there is no such group."""
-    report = run.run(["lvs", *_FORMAT, "-o", _VOLUME, "-S", f"lv_name={name}", "--", group]).out
+    report = run.run(["lvs", *_FORMAT, "-o", _VOLUME, "-S", f'lv_name="{name}"', "--", group]).out
     return next(iter(parse_volumes(report)), None)
 
 
 def pool(group: str, name: str) -> Pool | None:
     """The thin pool of a name, None where the group has none. Raises VsError."""
     fields = "lv_size,data_percent,lv_layout"
-    report = run.run(["lvs", *_FORMAT, "-o", fields, "-S", f"lv_name={name}", "--", group]).out
+    report = run.run(["lvs", *_FORMAT, "-o", fields, "-S", f'lv_name="{name}"', "--", group]).out
     return next(iter(parse_pools(report)), None)
 
 
