@@ -134,7 +134,7 @@ def comes_back_with_the_host(hosts: "Hosts") -> None:
 KILLED = """
 make='vs-create --skeleton --name web --interface 10.99.7.5'
 export VS_TOOLS_FAULT_TRACE=/root/trace
-$make && vs-control --name web --enable --disable && vs-remove --name web --yes || exit
+$make && vs-remove --name web --yes || exit
 unset VS_TOOLS_FAULT_TRACE
 volume='volume|formatted|folder|mounted|unmounted|moved|settled|named|finished|released|renamed|tree|tree-renamed'
 places() { grep -xE "$1:($volume)" trace | awk '!seen[$0]++'; }
