@@ -157,12 +157,12 @@ def is_cut_off(hosts: "Hosts") -> None:
         "lvremove -qy vs/fill; lvcreate -qy --type thin-pool -L 64M -n pool vs; lvcreate -qy -V 64M --thin -n t vs/pool"
     )
     name, tags = f"vs-snap-{mark}-feed", f"--addtag vs-tools --addtag vs-tools.owner={mark}-feed"
-    hosts.ok(HOST, f"{thin}; lvcreate -qy -s -n {name} {tags} vs/t")
     reading = f"setsid {reads('touch /run/cut; sleep 1000')} > /dev/null 2>&1 < /dev/null &"
-    hosts.ok(HOST, f"{reading} until [ -e /run/cut ]; do sleep 0.1; done; sync")
+    hosts.ok(HOST, f"{thin}; {reading} until [ -e /run/cut ]; do sleep 0.1; done")
+    hosts.ok(HOST, f"lvcreate -qy -s -n {name} {tags} vs/t && sync")
     hosts.power(HOST, "cut")
     hosts.power(HOST, "on")
-    assert hosts.ok(HOST, "lvs --noheadings -o lv_name vs | grep -c vs-snap") == "1\n"
+    assert hosts.ok(HOST, "lvs --noheadings -o lv_name vs | grep -c vs-snap") == "2\n"
     code, said = snapshot(hosts, "test -s root/log && echo held")
     assert (code, said) == (0, "held\n")
     assert hosts.ok(HOST, LEFT) == ""
