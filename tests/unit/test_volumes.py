@@ -1,13 +1,15 @@
 """What LVM and the device mapper say, and the room that a snapshot gets of what is free."""
 
+import errno
 import json
 import os
 import struct
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
-from vstools import run
+from vstools import files, run
 from vstools.errors import Refused, VsError
 from vstools.storage import devicemapper, lvroom, lvsnapshot, owners, volumes
 from vstools.storage.devicemapper import Space, Target
@@ -220,6 +222,61 @@ def test_what_waits_to_be_written() -> None:
     assert lvroom.waiting("MemTotal:  989 kB\nDirty:   12 kB\nWriteback:     3 kB\nWritebackTmp: 9 kB\n") == 15 * 1024
 
 
+class Kernel:
+    """A snapshot as the device mapper shows it: ``words`` is its status, ``extended`` what lvextend was told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.words, self.extended, self.failing = "10/400000 16", Queue[list[str]](), False
+        monkeypatch.setattr(devicemapper, "uuid", lambda _: UUID)
+        monkeypatch.setattr(
+            devicemapper, "status", lambda *, uuid: devicemapper.decoded(answer("snapshot", self.words))
+        )
+        monkeypatch.setattr(lvroom, "waiting", lambda _: 0)
+        monkeypatch.setattr(volumes, "group", lambda _: group(20 * MIB))
+        monkeypatch.setattr(run, "unbroken", self.extend)
+
+    def extend(self, argv: list[str]) -> None:
+        self.extended.put(argv)
+        if self.failing:
+            raise VsError("lvextend failed", "Insufficient free space")
+        self.words = "300000/800000 16"
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(monkeypatch)
+
+
+def test_a_snapshot_is_watched_and_extended(kernel: Kernel) -> None:
+    with lvroom.Watch(ORIGIN, "snap") as watch:
+        kernel.words = "300000/400000 16"
+        assert kernel.extended.get(timeout=60) == ["lvextend", "--quiet", "--yes", "--extents", "+5", "vs/snap"]
+    assert watch.verdict() is None
+    assert kernel.extended.empty()
+
+
+def test_an_overflow_is_found_and_why_it_could_not_be_extended(kernel: Kernel) -> None:
+    kernel.failing = True
+    with lvroom.Watch(ORIGIN, "snap") as watch:
+        kernel.words = "300000/400000 16"
+        kernel.extended.get(timeout=60)
+    kernel.words = "Invalid"
+    assert "has overflowed" in str(watch.verdict())
+    assert "Insufficient free space" in str(watch.verdict())
+
+
+def test_a_snapshot_that_somebody_removed_did_not_hold(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*, uuid: str) -> Target:
+        raise OSError(errno.ENXIO, f"no {uuid}")
+
+    with lvroom.Watch(ORIGIN, "snap") as watch:
+        monkeypatch.setattr(devicemapper, "status", gone)
+    assert "cannot be asked" in str(watch.verdict())
+    monkeypatch.setattr(devicemapper, "uuid", lambda _: "")
+    with pytest.raises(VsError, match="/dev/vs/snap did not appear"):
+        lvroom.Watch(ORIGIN, "snap")
+
+
 SCOPE = "0badcafe"
 
 
@@ -254,12 +311,18 @@ def test_a_dead_owners_snapshot_is_swept_and_a_living_ones_is_not(programs: Prog
 def test_what_cannot_be_removed_is_told_and_hinders_nobody(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lvsnapshot, "_PATIENCE", 0.0)
+    monkeypatch.setattr(lvsnapshot, "_PATIENCE_FOR_OTHERS", 0.0)
     programs.codes = [5]
     lvsnapshot.sweep("vs", SCOPE, tmp_path)
     assert "a killed command left it: snapshot vs/vs-snap-0badcafe-12345678 could not" in capsys.readouterr().err
     programs.codes, programs.left = [5], LVS.replace("12345678", "87654321")
     lvsnapshot._remove("vs", "vs-snap-0badcafe-12345678")  # gone meanwhile
+
+
+def test_who_sweeps_waits_for_nobody_who_makes_one(programs: Programs, tmp_path: Path) -> None:
+    with files.lock(tmp_path / "_lvm", what="LVM"):
+        lvsnapshot.sweep("vs", SCOPE, tmp_path)
+    assert programs.asked == []
 
 
 def test_a_killed_owners_lock_goes_with_the_next(tmp_path: Path) -> None:

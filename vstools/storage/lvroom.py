@@ -95,7 +95,10 @@ class Watch:
 
     def __init__(self, origin: Volume, name: str) -> None:
         self._origin, self._name = origin, name
-        self._uuid = devicemapper.uuid(Path(f"/dev/{origin.group}/{name}").stat().st_rdev)
+        path = f"/dev/{origin.group}/{name}"
+        self._uuid = devicemapper.uuid(devicemapper.number(path))
+        if not self._uuid:
+            raise VsError(f"{path} did not appear", "is udev running?")
         self._pool = devicemapper.pool_of(devicemapper.table(uuid=self._uuid)) if origin.pool else 0
         self._failure = ""
         self._not_before = 0.0

@@ -8,11 +8,11 @@ also after the host's reboot, because locks lie in /run: what is tagged with it 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vstools import files, libc, log, run, signals
-from vstools.errors import VsError
+from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
 from vstools.storage import lvroom, mounts, owners, volumes
 from vstools.storage.volumes import Group, Volume
@@ -23,8 +23,8 @@ _OWNER = f"{_TAG}.owner="
 _LOCK = "_lvm"
 _OPTIONS = "ro,nodev,nosuid,noexec"
 _OF_FILE_SYSTEM = {"xfs": ",nouuid"}  # the origin is mounted with the same UUID; no "norecovery": the log is replayed
-_PATIENCE = 10.0
-"""Seconds in which who still has a snapshot open (udev, a child that is dying) lets it go."""
+_PATIENCE, _PATIENCE_FOR_OTHERS = 10.0, 3.0
+"""Seconds in which who still has a snapshot open (udev, a dying child) lets it go: our own, and a dead one's."""
 
 
 @contextmanager
@@ -64,8 +64,11 @@ def snapshot(volume: Volume, filesystem: str, where: Path, scope: str, folder: P
 
 
 def sweep(group: str, scope: str, folder: Path) -> None:
-    """Remove the snapshots of a group that dead commands of this installation left. What cannot be removed is told."""
-    with _alone(folder):
+    """Remove the snapshots of a group that dead commands of this installation left. What cannot be removed is told.
+
+    Nobody waits here for another command that makes a snapshot: it sweeps itself.
+    """
+    with suppress(Busy), _alone(folder, patience=0):
         _sweep(group, scope, folder)
 
 
@@ -88,9 +91,9 @@ def _make(volume: Volume, scope: str, folder: Path, end: ExitStack) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, patience: float = files.LOCK_PATIENCE) -> Iterator[None]:
     """Nobody else makes a snapshot or sweeps: what is free is decided upon, and nothing is removed twice."""
-    with files.lock(folder / _LOCK, what="LVM"):
+    with files.lock(folder / _LOCK, what="LVM", patience=patience):
         yield
 
 
@@ -154,7 +157,7 @@ def _removal(group: str, name: str) -> Callable[..., None]:
     return act
 
 
-def _remove(group: str, name: str) -> None:
+def _remove(group: str, name: str, patience: float = _PATIENCE) -> None:
     """Remove a snapshot, which somebody may have open for a moment. One that is gone is no error."""
     said = ""
 
@@ -164,7 +167,7 @@ def _remove(group: str, name: str) -> None:
         said = done.err.strip()
         return done.code == 0 or all(each.name != name for each in volumes.inventory(group)[1])
 
-    if not files.wait_until(removed, patience=_PATIENCE, pause=0.25):
+    if not files.wait_until(removed, patience=patience, pause=0.25):
         raise VsError(f"snapshot {group}/{name} could not be removed", f"{said}; the next snapshot tries it again")
 
 
@@ -172,7 +175,8 @@ def _sweep_after(group: str, scope: str, folder: Path) -> None:
     """Sweep, if a command was killed in the meantime: its lock has a file. LVM need not be asked else."""
     if owners.are_any(folder):
         try:
-            sweep(group, scope, folder)
+            with _alone(folder):
+                _sweep(group, scope, folder)
         except VsError as error:  # of another command's snapshot
             log.warn(str(error))
 
@@ -185,7 +189,7 @@ def _sweep(name: str, scope: str, folder: Path) -> Group:
         if token and owners.is_dead(folder, token):
             log.debug(f"sweeping {volume.full_name}")
             try:
-                _remove(name, volume.name)
+                _remove(name, volume.name, _PATIENCE_FOR_OTHERS)
             except VsError as error:
                 log.warn(f"a killed command left it: {error}")
             group = volumes.group(name)
