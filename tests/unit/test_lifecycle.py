@@ -11,7 +11,7 @@ import pytest
 from vstools.config import guests
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.guest import Cpu, Limits
-from vstools.lifecycle import addresses, create, phases, records, removal, several
+from vstools.lifecycle import addresses, control, create, phases, records, removal, several
 from vstools.lifecycle.create import Request
 from vstools.lifecycle.host import settings
 from vstools.network import devices, kernel
@@ -301,7 +301,7 @@ def test_one_guest_that_fails_is_named_and_stops_no_other(
     def fail(_: Paths, name: str) -> None:
         raise {"a": VsError("guest a did not start", "see its log"), "b": OSError(28, "No space left")}[name]
 
-    monkeypatch.setitem(several._ACTS, "start", fail)
+    monkeypatch.setattr(control, "start", fail)
     assert [several._guarded(paths, name, ["start"]) for name in ("a", "b")] == [1, 1]
     said = capsys.readouterr().err.splitlines()
     assert said == [

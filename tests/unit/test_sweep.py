@@ -10,7 +10,8 @@ import pytest
 from vstools import run
 from vstools.config import guests
 from vstools.lifecycle.host import guest_lock
-from vstools.lifecycle.sweep import MADE, forget, sweep
+from vstools.lifecycle.leftovers import MADE
+from vstools.lifecycle.sweep import forget, sweep
 from vstools.paths import DOOMED, STAGED, Paths
 from vstools.storage import choose, plain
 

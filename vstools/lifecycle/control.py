@@ -150,3 +150,11 @@ def _all_depends(paths: Paths, name: str) -> set[str]:
 def record_failure(paths: Paths, name: str, sentence: str) -> None:
     """Leave the reason of a failed phase for the command that asked systemd for the start."""
     files.write(files.directory(paths.failures, 0o700) / name, sentence + "\n", 0o600)
+
+
+def do(paths: Paths, name: str, verb: str) -> None:
+    """One of vs-control's verbs: enable, disable, start, stop, restart."""
+    if verb in ("enable", "disable"):
+        set_enabled(paths, name, verb == "enable")
+    else:
+        {"start": start, "stop": stop, "restart": restart}[verb](paths, name)

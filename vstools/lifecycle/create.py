@@ -22,7 +22,8 @@ from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic,
 from vstools.inside import Inside
 from vstools.lifecycle import addresses, control, disk, templates
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
-from vstools.lifecycle.sweep import MADE, sweep_one
+from vstools.lifecycle.leftovers import MADE
+from vstools.lifecycle.sweep import sweep_one
 from vstools.network import devices, plan
 from vstools.paths import STAGED, Paths
 from vstools.storage import choose, flush, plain

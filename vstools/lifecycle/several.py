@@ -9,28 +9,20 @@ from vstools import log
 from vstools.config import guests
 from vstools.config.text import Faults
 from vstools.errors import VsError
-from vstools.lifecycle import control
-from vstools.lifecycle.sweep import sweep
+from vstools.lifecycle import leftovers
 from vstools.paths import Paths
 
 if TYPE_CHECKING:
     import graphlib
     from concurrent.futures import Future
 
-_ACTS: dict[str, Callable[[Paths, str], None]] = {
-    "enable": lambda paths, name: control.set_enabled(paths, name, True),
-    "disable": lambda paths, name: control.set_enabled(paths, name, False),
-    "start": control.start,
-    "stop": control.stop,
-    "restart": control.restart,
-}
 Act = str | Callable[[Paths, str], object]
-"""One of the verbs above, or a function of the same shape (that pickle can name)."""
+"""One of vs-control's verbs, or a function of the same shape (that pickle can name)."""
 
 
 def act(paths: Paths, names: tuple[str, ...], verbs: Sequence[Act]) -> int:
     """Do ``verbs`` to each guest; returns the exit status. Failures are said as they come, one line each."""
-    sweep(paths)
+    leftovers.sweep(paths)
     if len(names) == 1:
         for verb in verbs:
             _act(paths, names[0], verb)
@@ -85,7 +77,12 @@ def _order(paths: Paths, names: tuple[str, ...], *, backwards: bool) -> "graphli
 
 
 def _act(paths: Paths, name: str, verb: Act) -> None:
-    (_ACTS[verb] if isinstance(verb, str) else verb)(paths, name)
+    if isinstance(verb, str):
+        from vstools.lifecycle import control
+
+        control.do(paths, name, verb)
+    else:
+        verb(paths, name)
 
 
 def _guarded(paths: Paths, name: str, verbs: Sequence[Act]) -> int:

@@ -9,19 +9,18 @@ import shutil
 from vstools import files, log, lxc, units
 from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
-from vstools.lifecycle import disk, phases, records
+from vstools.lifecycle import disk, leftovers, phases, records
 from vstools.lifecycle.host import guest_lock
+from vstools.lifecycle.leftovers import MADE
 from vstools.paths import DOOMED, STAGED, Paths
-from vstools.storage import choose, owners, plain
-
-MADE = ".made"
-"""In the directory of a guest that is being made: the identity of the tree that will bear its name."""
+from vstools.storage import choose
 
 
 def sweep(paths: Paths) -> None:
     """Remove every leftover of dead commands on this host."""
-    _sweep_snapshots(paths)
-    for name in _leftovers(paths):
+    if leftovers.may_be_snapshots(paths):
+        _sweep_snapshots(paths)
+    for name in leftovers.names(paths):
         try:
             with guest_lock(paths, name, patience=0):
                 sweep_one(paths, name)
@@ -32,38 +31,14 @@ def sweep(paths: Paths) -> None:
 
 
 def _sweep_snapshots(paths: Paths) -> None:
-    """Remove the snapshots of dead commands, where there may be any: a lock was left, or the host has booted since."""
-    looked = paths.run / "snapshots-swept"
-    if paths.trees.is_dir() and (owners.are_any(paths.locks) or not looked.exists()):
-        try:
-            choose.of(paths).sweep()
-            for own in choose.owns(paths):
-                own.sweep()
-            files.directory(paths.run)
-            looked.touch()
-        except (VsError, OSError) as error:
-            log.warn(f"what is left of snapshots could not be removed: {error}")
-
-
-def _leftovers(paths: Paths) -> list[str]:
-    entries = set(plain.hidden(paths))
-    if paths.guests.is_dir():
-        for entry in os.listdir(paths.guests):
-            if entry.startswith((STAGED, DOOMED)):
-                entries.add(entry)
-            elif os.path.lexists(paths.guests / entry / MADE):
-                entries.add(f"{STAGED}{entry}")
-    names = {entry.removeprefix(STAGED).removeprefix(DOOMED) for entry in entries}
-    return sorted(names.union(_dead(paths)))
-
-
-def _dead(paths: Paths) -> list[str]:
-    """Guests that have something in the kernel but do not run."""
+    """Remove the snapshots of dead commands."""
     try:
-        started = os.listdir(paths.runtime)
-    except FileNotFoundError:
-        return []
-    return [name for name in started if not lxc.is_running(paths, name)]
+        choose.of(paths).sweep()
+        for own in choose.owns(paths):
+            own.sweep()
+        leftovers.looked_for_snapshots(paths)
+    except (VsError, OSError) as error:
+        log.warn(f"what is left of snapshots could not be removed: {error}")
 
 
 def sweep_one(paths: Paths, name: str) -> None:

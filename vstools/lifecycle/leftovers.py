@@ -1,0 +1,52 @@
+"""Whether dead commands left anything. Kept small: nearly always they did not, and what removes it is not loaded."""
+
+import os
+
+from vstools import alive, files
+from vstools.paths import DOOMED, STAGED, Paths
+from vstools.storage import owners, plain
+
+MADE = ".made"
+"""In the directory of a guest that is being made: the identity of the tree that will bear its name."""
+_LOOKED = "snapshots-swept"
+
+
+def sweep(paths: Paths) -> None:
+    """Remove what dead commands left on this host, if there is anything."""
+    if names(paths) or may_be_snapshots(paths):
+        from vstools.lifecycle import sweep as broom
+
+        broom.sweep(paths)
+
+
+def names(paths: Paths) -> list[str]:
+    """The guests of which something is left, or is just being made or removed."""
+    entries = set(plain.hidden(paths))
+    if paths.guests.is_dir():
+        for entry in os.listdir(paths.guests):
+            if entry.startswith((STAGED, DOOMED)):
+                entries.add(entry)
+            elif os.path.lexists(paths.guests / entry / MADE):
+                entries.add(f"{STAGED}{entry}")
+    found = {entry.removeprefix(STAGED).removeprefix(DOOMED) for entry in entries}
+    return sorted(found.union(_dead(paths)))
+
+
+def _dead(paths: Paths) -> list[str]:
+    """Guests that have something in the kernel but do not run."""
+    try:
+        started = os.listdir(paths.runtime)
+    except FileNotFoundError:
+        return []
+    return [name for name in started if not alive.is_running(paths, name)]
+
+
+def may_be_snapshots(paths: Paths) -> bool:
+    """Whether snapshots of dead commands may be there: one left its lock, or nobody has looked since the boot."""
+    return paths.trees.is_dir() and (owners.are_any(paths.locks) or not (paths.run / _LOOKED).exists())
+
+
+def looked_for_snapshots(paths: Paths) -> None:
+    """Note that somebody has looked."""
+    files.directory(paths.run)
+    (paths.run / _LOOKED).touch()
