@@ -3,6 +3,8 @@
 import shlex
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.templates import debian_template
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ done
 """The last row of each copy, and how many there are."""
 
 
+@pytest.mark.thorough
 def test_every_copy_of_a_database_under_load_holds_what_was_committed(hosts: "Hosts") -> None:
     template = debian_template("trixie", "postgresql")
     hosts.configure(HOST, "7:10.99.7.0/24\n")
