@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from vstools import log
 from vstools.paths import Paths
-from vstools.storage import choose, counted, mounts
+from vstools.storage import choose, counted
 
 _FEW = 0.1
 """The part of a volume group that should be free: below it, snapshots overflow soon."""
@@ -31,8 +31,8 @@ class Report:
 
 def report(paths: Paths) -> Report:
     """What the storage of this host's guests is; warns where its volume group is nearly full."""
-    storage, mount = choose.of(paths), mounts.of(paths.trees)
-    space = storage.space()
+    storage = choose.of(paths)
+    mount, space = storage.mount, storage.space()
     if space.group_size and space.group_free is not None and space.group_free < _FEW * space.group_size:
         percent = 100 * space.group_free / space.group_size
         log.warn(
