@@ -40,7 +40,8 @@ __all__ = [
 
 _SECCOMP = "guest.seccomp"
 """LXC's own denials (its common.seccomp), and key rings: their memory is on no guest's account, and each of a guest's
-65536 ids has a quota of its own. Guests see a kernel without them."""
+65536 ids has a quota of its own. Guests see a kernel without them, and without the four calls that make subvolumes of
+btrfs (SUBVOL_CREATE, SNAP_CREATE and their second versions): a snapshot of a guest would leave those out."""
 _APPARMOR_NAMESPACES = Path("/sys/kernel/security/apparmor/policy/namespaces")
 _SYSTEMD_HALT = signal.SIGRTMIN + 3  # ``man 1 systemd``, SIGNALS: halt.target
 _OPTIONAL = "/dev/.lxc/"

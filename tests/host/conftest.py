@@ -6,6 +6,7 @@ Every test is checked for what it leaves: guests, namespaces, links, mounts, cgr
 import os
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -20,6 +21,10 @@ from pathlib import Path
 import pytest
 
 from tests.templates import BIN, debian_template, small_template
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell without job control lets what it starts in the background ignore Ctrl-C, and all that this starts as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NET = "10.99.7"
 NETWORKS = f"0:{NET}.0/24,{NET}.1,test.internal,{NET}.53\n0:fd99:7::/64,fd99:7::1\n"

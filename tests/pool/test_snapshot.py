@@ -74,7 +74,9 @@ def reads(script: str) -> str:
     return f"vs-fonctions guest_snapshot web sh -c {shlex.quote(script)}"
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize(
+    "kind", ["ext4", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("thin", "xfs"))]
+)
 def test_a_snapshot_holds_what_was_synced_and_nothing_later(hosts: "Hosts", tmp_path: Path, kind: str) -> None:
     hosts.ok(HOST, KINDS[kind])
     init = prepare(hosts, tmp_path)
@@ -130,6 +132,7 @@ def written(mib: int, step: int = 20) -> str:
     return f"for n in $(seq {mib // step}); do {one}; done"
 
 
+@pytest.mark.thorough
 def test_a_snapshot_that_fills_up_is_extended_or_found_out(hosts: "Hosts", tmp_path: Path) -> None:
     prepare(hosts, tmp_path)
     hosts.ok(HOST, fill(60))

@@ -57,7 +57,8 @@ def stats(
     for snapshots, clones and disk limits; and of the volume group its name, size and free bytes.
     """
     app.exclusive(json=as_json, table=table, prometheus=prometheus, watch=watch)
-    app.exclusive(storage=storage, name=bool(name), all=everyone, watch=watch, prometheus=prometheus, disk=disk)
+    if storage and (name or everyone or interval or disk or watch or prometheus):
+        raise Refused("--storage goes with --json and --table only", "it is about the host")
     app.exclusive(name=bool(name), all=everyone)
     app.exclusive(disk=disk, watch=watch)
     if output is not None and not prometheus:

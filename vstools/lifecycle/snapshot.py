@@ -29,7 +29,7 @@ def of_guest(paths: Paths, name: str) -> Iterator[Path]:
             if storage.snapshots:
                 tree = stack.enter_context(storage.snapshot(paths.tree_of(name)))
             else:
-                tree = stack.enter_context(_stopped(paths, name))
+                tree = stack.enter_context(_stopped(paths, name, storage.kind))
         yield tree
 
 
@@ -45,9 +45,8 @@ def _check(paths: Paths, name: str) -> None:
 
 
 @contextmanager
-def _stopped(paths: Paths, name: str) -> Iterator[Path]:
+def _stopped(paths: Paths, name: str, kind: str) -> Iterator[Path]:
     """A stopped guest's tree, held still: whoever wants to start it waits."""
-    kind = choose.of(paths).kind
     with runtime_lock(paths, name):
         if lxc.is_running(paths, name):
             raise Refused(

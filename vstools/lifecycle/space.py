@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from vstools import log
 from vstools.errors import VsError
 from vstools.paths import Paths
-from vstools.storage import choose, counted, mounts
+from vstools.storage import choose, counted
 from vstools.storage.protocol import Space
 
 _FEW = 0.1
@@ -33,8 +33,8 @@ class Report:
 
 def report(paths: Paths) -> Report:
     """What the storage of this host's guests is; warns where its volume group is nearly full."""
-    storage, mount = choose.of(paths), mounts.of(paths.trees)
-    space = storage.space()
+    storage = choose.of(paths)
+    mount, space = storage.mount, storage.space()
     _warn(space)
     return Report(
         kind=storage.kind, path=str(paths.trees), device=mount.source, filesystem=mount.kind,

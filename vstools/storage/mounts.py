@@ -74,13 +74,20 @@ class Mount:
 
 
 def _all() -> Iterator[Mount]:
-    """This process's mounts (``man 5 proc``, mountinfo: spaces and the like are octal there), the upper ones last."""
+    """This process's mounts (``man 5 proc``, mountinfo), the upper ones last."""
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        words = [re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), word) for word in line.split(b" ")]
+        words = line.split(b" ")
         kind, source = words[words.index(b"-", 6) + 1 :][:2]
         major, _, minor = words[2].partition(b":")
-        point, root = (Path(os.fsdecode(word)) for word in (words[4], words[3]))
-        yield Mount(point, root, kind.decode(), os.fsdecode(source), (int(major), int(minor)))
+        device = (int(major), int(minor))
+        yield Mount(Path(_plain(words[4])), Path(_plain(words[3])), kind.decode(), _plain(source), device)
+
+
+def _plain(word: bytes) -> str:
+    """A word of mountinfo, where spaces and the like are octal."""
+    if b"\\" in word:
+        word = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), word)
+    return os.fsdecode(word)
 
 
 def of(folder: Path) -> Mount:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vstools.storage.mounts import Mount
+
 
 @dataclass(frozen=True)
 class Space:
@@ -25,6 +27,10 @@ class Space:
 
 class Storage(Protocol):
     """Where the trees of one installation lie."""
+
+    @property
+    def mount(self) -> Mount:
+        """What the directory of trees lies on."""
 
     @property
     def kind(self) -> str:
