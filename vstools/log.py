@@ -3,10 +3,12 @@
 import os
 import sys
 import syslog
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+listener: Callable[[str], None] | None = None
+"""Who hears warnings and notes in place of stderr: the master, where this process is its agent."""
 _verbose = bool(os.environ.get("VS_TOOLS_DEBUG"))
 
 
@@ -18,13 +20,20 @@ def debug(message: str) -> None:
 
 def warn(message: str) -> None:
     """Say on stderr, and in syslog, what the admin should know although the command goes on."""
-    print(f"{program()}: warning: {message}", file=sys.stderr)
+    _tell(f"warning: {message}")
     _syslog(syslog.LOG_WARNING, f"warning: {message}")
 
 
 def note(message: str) -> None:
     """Say on stderr what was done beside what was asked for."""
-    print(f"{program()}: {message}", file=sys.stderr)
+    _tell(message)
+
+
+def _tell(words: str) -> None:
+    if listener is None:
+        print(f"{program()}: {words}", file=sys.stderr)
+    else:
+        listener(words)
 
 
 def program() -> str:

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -46,6 +45,9 @@ class Done:
 
 class Host:
     """One installation of vs-tools, and its commands."""
+
+    proc = Path("/proc/self")
+    """A process that sees the installation's mounts and links."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -97,9 +99,10 @@ class Host:
         found += [str(path) for folder in (self.guests, self.trees) for path in folder.glob(".old-*")]
         found += [str(path) for path in self.guests.glob("*/.made")]
         found += [str(path) for path in (self.run / "guests").glob("*")]
-        found += [f"namespace {name}" for name in os.listdir("/run/netns") if name.startswith("vs6")]
-        found += [f"link {name}" for _, name in socket.if_nameindex() if name.startswith("vs6")]
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        found += [f"namespace {name}" for name in os.listdir(self.proc / "root/run/netns") if name.startswith("vs6")]
+        names = [line.partition(":")[0].strip() for line in (self.proc / "net/dev").read_text().splitlines()]
+        found += [f"link {name}" for name in names if name.startswith("vs6")]
+        mounts = (self.proc / "mountinfo").read_text().splitlines()
         found += [f"mount {line.split(' ')[4]}" for line in mounts if f" {self.root}/" in line]
         group = f"vs-tools-{zlib.crc32(os.fsencode(self.root)):08x}"
         for line in mounts:

@@ -14,6 +14,7 @@ PACKAGE = REPO / "vstools"
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("commands", frozenset({"cli"})),
+    ("pool", frozenset({"pool"})),
     ("lifecycle", frozenset({"lifecycle"})),
     (
         "rooms",

@@ -1,0 +1,116 @@
+"""vs-slave: what the master talks to on a host. One process for one operation, for as long as its ssh session lasts.
+
+What it holds (locks, a guest kept still) ends with it, so a master that was killed or cut off holds nothing. What it
+did is in files, and the next command goes by those.
+"""
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from vstools import files, log
+from vstools import paths as installation
+from vstools.errors import Refused, VsError
+from vstools.paths import Paths
+from vstools.pool import wire
+
+
+def version() -> str:
+    """The installed version of vs-tools."""
+    from importlib.metadata import version as of
+
+    return of("vs-tools")
+
+
+@dataclass
+class Session:
+    """One operation of the master's on this host."""
+
+    paths: Paths
+    held: ExitStack = field(default_factory=ExitStack)
+
+    def states(self, name: str | None = None) -> list[dict[str, object]]:
+        """Every guest of this host (or one), as vs-scan sees it."""
+        from vstools.alive import is_running
+        from vstools.config import guests, owner, registry
+        from vstools.config.text import Faults
+        from vstools.guest import bracketed
+
+        found: list[dict[str, object]] = []
+        for guest in registry.names(self.paths):
+            if name not in (None, guest):
+                continue
+            config = self.paths.config_of(guest)
+            faults = Faults()
+            nics = guests.read(config, guest, faults).nics
+            of = owner.read(config, faults)
+            found.append({
+                "guest": guest, "enabled": registry.is_enabled(config), "running": is_running(self.paths, guest),
+                "addresses": [bracketed(nic.address) for nic in nics], "broken": bool(faults),
+                "owner": of and of.host, "epoch": of.epoch if of else 0,
+            })  # fmt: skip
+        return found
+
+    def claim(self, name: str) -> None:
+        """Hold a guest's name against other operations of a master, until the end of the session."""
+        from vstools.guest import check_name
+
+        check_name(name, imported=True)
+        lock = files.lock(self.paths.locks / f"{name}.pool", what=f"guest {name}", patience=0)
+        self.held.enter_context(lock)
+
+
+VERBS = ("states", "claim")
+
+
+def serve(session: Session, say: Callable[[dict[str, Any]], None], lines: "queue.SimpleQueue[bytes]") -> None:
+    """Answer one request after another until there are no more."""
+    while text := lines.get():
+        try:
+            say({"value": _answer(session, wire.message(text))})
+        except Refused as error:
+            say({"refused": [error.message, error.hint]})
+        except VsError as error:
+            say({"failed": [error.message, error.hint]})
+        except (OSError, ValueError, TypeError) as error:
+            say({"failed": [f"{type(error).__name__}: {error}", ""]})
+
+
+def _answer(session: Session, request: dict[str, Any]) -> object:
+    verb, words = request.get("verb"), request.get("with", {})
+    if verb not in VERBS or not isinstance(words, dict):
+        raise Refused(f"this host's vs-tools knows no {verb!r}", "vs-update")
+    return getattr(session, verb)(**words)
+
+
+def _read(lines: "queue.SimpleQueue[bytes]") -> None:
+    """Requests as they come; nothing more where the master is gone."""
+    while text := sys.stdin.buffer.readline(wire.LONGEST + 1):
+        lines.put(text)
+    lines.put(b"")
+
+
+def main() -> None:
+    """The command: vs-slave."""
+    if len(sys.argv) > 1:
+        print("usage: vs-slave (the master's commands run this over ssh; there is nothing to give)", file=sys.stderr)
+        sys.exit(2)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a program says is not taken for an answer
+
+    def say(message: dict[str, Any]) -> None:
+        answers.write(wire.line(message))
+        answers.flush()
+
+    log.listener = lambda sentence: say({"note": sentence})
+    paths = installation.from_environment()
+    say({"agent": wire.PROTOCOL, "version": version(), "node": os.uname().nodename.partition(".")[0].lower()})
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    with ExitStack() as held, suppress(BrokenPipeError):
+        serve(Session(paths, held), say, lines)

@@ -1,0 +1,139 @@
+"""The master's end of a conversation with a host: what it answers is data, checked before it is believed."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vstools import log
+from vstools.config.slaves import Slave
+from vstools.errors import Refused, VsError
+from vstools.paths import Paths
+from vstools.pool import ssh, wire
+
+if TYPE_CHECKING:
+    from paramiko import Channel
+
+ANSWER_TIMEOUT = 60.0
+_MOST_NOTES = 1000
+COMMAND = "vs-slave"
+
+
+@dataclass
+class Agent:
+    """A running agent on a host, for one operation; its locks end with it."""
+
+    slave: Slave
+    channel: "Channel"
+    version: str = ""
+    _buffer: bytearray = field(default_factory=bytearray)
+
+    def call(
+        self,
+        verb: str,
+        *,
+        timeout: float = ANSWER_TIMEOUT,
+        progress: Callable[[int], None] = lambda _: None,
+        **more: object,
+    ) -> Any:
+        """Ask the host for something. Raises what it raised there, or VsError when it says nothing sensible.
+
+        ``timeout`` is the longest silence in seconds.
+        """
+        self.channel.settimeout(timeout)
+        try:
+            self.channel.sendall(wire.line({"verb": verb, "with": more}))
+        except OSError as error:
+            raise ssh.Unreachable(f"host {self.slave.host}: the connection ended", verb) from error
+        notes = 0
+        while notes < _MOST_NOTES:
+            answer = self._message(verb)
+            if "note" in answer:
+                notes += 1
+                log.warn(f"{self.slave.host}: {_clean(answer['note'])}")
+            elif isinstance(answer.get("done"), int):
+                progress(answer["done"])
+            else:
+                return self._value(answer)
+        raise VsError(f"host {self.slave.host} says too much", verb)
+
+    def _value(self, answer: dict[str, Any]) -> Any:
+        for key, kind in (("refused", Refused), ("failed", VsError)):
+            if key in answer:
+                said = answer[key] if isinstance(answer[key], list) else [answer[key]]
+                sentence, hint = ([_clean(word) for word in said] + ["", ""])[:2]
+                raise kind(f"{self.slave.host}: {sentence}", hint)
+        if "value" not in answer:
+            raise VsError(f"host {self.slave.host} answers nothing that is understood")
+        return answer["value"]
+
+    def greet(self) -> None:
+        """Read the agent's first line; raises VsError where no vs-tools of a version that fits is installed."""
+        self.channel.settimeout(ANSWER_TIMEOUT)
+        hello = self._message("its first line")
+        if hello.get("agent") != wire.PROTOCOL:
+            raise VsError(
+                f"host {self.slave.host} has another version of vs-tools ({_clean(hello.get('version'))})", "vs-update"
+            )
+        node = hello.get("node")
+        if node != self.slave.host:
+            raise VsError(
+                f"host {self.slave.host} calls itself {_clean(node)}",
+                f"its line in slaves.conf begins with its own name: {_clean(node)}:address={self.slave.place}",
+            )
+        self.version = _clean(hello.get("version"))
+
+    def _message(self, verb: str) -> dict[str, Any]:
+        try:
+            return wire.message(self._line(verb))
+        except ValueError as error:
+            raise VsError(f"host {self.slave.host} answers nothing that is understood", f"{verb}: {error}") from error
+
+    def _line(self, verb: str) -> bytes:
+        """One line, however it comes. Raises Unreachable at its end or silence, ValueError when it is too long."""
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > wire.LONGEST:
+                raise ValueError("it is too long")
+            try:
+                more = self.channel.recv(1 << 18)
+            except TimeoutError as error:
+                raise ssh.Unreachable(
+                    f"host {self.slave.host} said nothing for {self.channel.gettimeout():g} seconds", verb
+                ) from error
+            if not more:
+                raise self._ended(verb)
+            self._buffer += more
+        found = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        return found
+
+    def _ended(self, verb: str) -> VsError:
+        """Why the agent is gone: its exit status tells a shell that has no such program."""
+        code = self.channel.recv_exit_status() if self.channel.exit_status_ready() or self.channel.eof_received else -1
+        if code == 127:
+            return VsError(f"host {self.slave.host} has no vs-tools, or an old one", "vs-update installs it")
+        said = self.channel.recv_stderr(4096) if self.channel.recv_stderr_ready() else b""
+        last = (said.decode("utf-8", "replace").strip().splitlines() or [verb])[-1]
+        return ssh.Unreachable(f"host {self.slave.host}: the agent ended", _clean(last))
+
+
+@contextmanager
+def agent(paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT) -> Iterator[Agent]:
+    """The agent of a host for the time of a block."""
+    import shlex
+
+    with ssh.connected(paths, slave, timeout) as connection:
+        channel = connection.transport.open_session(timeout=timeout)
+        channel.exec_command(shlex.join(ssh.remote(slave, COMMAND)))
+        found = Agent(slave, channel)
+        found.greet()
+        try:
+            yield found
+        finally:
+            channel.close()
+
+
+def _clean(words: object) -> str:
+    """What a host said, for a line of ours: bounded, printable, no line of its own."""
+    return re.sub(r"[^\x20-\x7e\u00a0-\uffff]", "?", str(words))[:500]
