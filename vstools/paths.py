@@ -74,6 +74,11 @@ class Paths:
         return self.run / "failed"
 
     @property
+    def refused(self) -> Path:
+        """Why the last start of a guest was refused that is perhaps another host's, for vs-monitor."""
+        return self.run / "refused"
+
+    @property
     def ended(self) -> Path:
         """How each guest's last lives ended, a file a guest, written by its runner; kept after the guest is gone."""
         return self.run / "ended"
@@ -126,6 +131,11 @@ class Paths:
 def from_environment() -> Paths:
     """The installation that the environment names, the host's own by default."""
     return Paths(Path(os.environ.get("VS_TOOLS_ROOT") or "/").absolute())
+
+
+def host_name() -> str:
+    """This host's name up to its first dot."""
+    return os.uname().nodename.partition(".")[0]
 
 
 def command(name: str) -> str:

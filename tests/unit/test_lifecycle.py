@@ -11,7 +11,7 @@ import pytest
 from vstools.config import guests
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.guest import Cpu, Limits
-from vstools.lifecycle import addresses, control, create, phases, records, removal, several
+from vstools.lifecycle import addresses, control, create, phases, records, removal, several, staging
 from vstools.lifecycle.create import Request
 from vstools.lifecycle.host import settings
 from vstools.network import devices, kernel
@@ -158,7 +158,7 @@ def test_faults_of_both_files_are_told_at_once(host: Paths) -> None:
 
 
 def test_contexts_are_counted_from_10000(host: Paths) -> None:
-    assert [create.draw_context(host) for _ in range(3)] == [10000, 10001, 10002]
+    assert [staging.draw_context(host) for _ in range(3)] == [10000, 10001, 10002]
     assert (host.defaults / "context.next").read_text() == "10003\n"
 
 
@@ -167,14 +167,14 @@ def test_a_context_in_use_is_passed_over_and_the_counter_goes_round(host: Paths)
         saved(host, guest(name, context))
     host.defaults.mkdir(exist_ok=True)
     (host.defaults / "context.next").write_text("65533\n")
-    assert [create.draw_context(host) for _ in range(4)] == [65533, 3, 5, 6]
+    assert [staging.draw_context(host) for _ in range(4)] == [65533, 3, 5, 6]
 
 
 @pytest.mark.parametrize("text", ["0", "1", "65535", "-5", "99999999"])
 def test_a_counter_out_of_its_range_begins_anew(host: Paths, text: str) -> None:
     host.defaults.mkdir()
     (host.defaults / "context.next").write_text(text)
-    assert create.draw_context(host) == 10000
+    assert staging.draw_context(host) == 10000
 
 
 @pytest.mark.parametrize("text", ["", "ten", "10000 10001"])
@@ -182,13 +182,13 @@ def test_a_counter_that_holds_no_number_is_an_error_with_its_place(host: Paths, 
     host.defaults.mkdir()
     (host.defaults / "context.next").write_text(text)
     with pytest.raises(Refused, match=r"context\.next:1:1: it holds no number"):
-        create.draw_context(host)
+        staging.draw_context(host)
 
 
 def test_a_host_whose_contexts_are_all_taken_says_so(host: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guests, "contexts_in_use", lambda _: dict.fromkeys(range(2, 65535), "x"))
     with pytest.raises(VsError, match="every context of this host is taken"):
-        create.draw_context(host)
+        staging.draw_context(host)
 
 
 def test_a_start_is_decided_from_the_guests_directory(host: Paths) -> None:

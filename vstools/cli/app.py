@@ -14,6 +14,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from vstools import paths as installation
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.paths import Paths
+from vstools.paths import host_name as host_name
 
 
 def complete_guest(incomplete: str) -> list[str]:
@@ -143,11 +144,6 @@ def package(word: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?", word):
         raise Refused(f"--include: {word!r} is not the name of a package")
     return word
-
-
-def host_name() -> str:
-    """This host's name up to its first dot, as lines begin."""
-    return os.uname().nodename.partition(".")[0]
 
 
 def show(

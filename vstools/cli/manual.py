@@ -14,6 +14,7 @@ from vstools.files import write
 from vstools.render import render
 
 COMMANDS = {
+    "vs-adopt": ("adopt", "adopt"),
     "vs-create": ("create", "create"),
     "vs-control": ("control", "control"),
     "vs-enter": ("enter", "enter"),

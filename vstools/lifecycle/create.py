@@ -6,7 +6,6 @@ the guest exists. lifecycle/sweep.py removes everything up to there.
 """
 
 import ipaddress
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,13 +15,12 @@ from pathlib import Path
 from vstools import ahead, files, hooks, log
 from vstools.config import firewall, guests, monitor
 from vstools.config.text import LIMIT, Faults
-from vstools.errors import Refused, VsError
+from vstools.errors import Refused
 from vstools.faults import checkpoint
-from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Limits, Nic, Place, check_name
+from vstools.guest import CONTEXT_MIN, Address, Guest, Limits, Nic, Place, check_name
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, control, disk, templates
+from vstools.lifecycle import addresses, control, disk, staging, templates
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, settings
-from vstools.lifecycle.leftovers import MADE
 from vstools.lifecycle.sweep import sweep_one
 from vstools.network import devices, plan
 from vstools.paths import STAGED, Paths
@@ -30,7 +28,6 @@ from vstools.storage import choose, flush, plain
 from vstools.tree import bootstrap, identity, unpack
 from vstools.tree.stream import Progress
 
-FIRST_CONTEXT = 10000
 _OUTSIDE = ", or give both --prefix and --device"
 
 
@@ -173,11 +170,7 @@ def _with_method(request: Request, host: Settings) -> Request:
 
 def _check_free(paths: Paths, request: Request) -> None:
     """Name and addresses are taken by nobody on this host, other creations included."""
-    if guests.exists(paths, request.name):
-        raise Refused(f"there is a guest {request.name!r} already", "choose another name, or vs-remove it")
-    if os.path.lexists(paths.tree_of(request.name)):
-        raise Refused(f"{paths.tree_of(request.name)} is in the way", "it belongs to no guest: move it away")
-    addresses.check_free(paths, request.addresses)
+    staging.check_free(paths, request.name, request.addresses)
     if len(set(request.addresses)) < len(request.addresses):
         raise Refused("an address was given twice", "each --interface is another address")
 
@@ -205,10 +198,11 @@ def create(paths: Paths, creation: Creation, progress: Progress = lambda _: None
         guest = _stage(paths, creation)
         try:
             _fill(paths, creation, guest, progress)
-            _take_name(paths, guest)
+            staging.take_name(paths, name)
+            staging.finish(paths, name)
         except BaseException:
             sweep_one(paths, name)
-            _give_back(paths, guest.context)
+            staging.give_back(paths, guest.context)
             raise
     return guest
 
@@ -227,7 +221,7 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
     name = creation.request.name
     with host_lock(paths, "allocation"):
         _check_free(paths, creation.request)
-        guest = _placed(paths, creation, creation.guest(draw_context(paths)))
+        guest = staging.placed(paths, creation.guest(staging.draw_context(paths)), creation.place)
         checkpoint("create:context")
         staged = paths.guests / f"{STAGED}{name}"
         staged.mkdir(mode=0o755)
@@ -242,53 +236,11 @@ def _stage(paths: Paths, creation: Creation) -> Guest:
     return guest
 
 
-def _placed(paths: Paths, creation: Creation, guest: Guest) -> Guest:
-    """The guest with its own volume, if it shall have one: it is named in its files before it is made."""
-    if not creation.place.group:
-        return guest
-    from dataclasses import replace
-
-    from vstools.storage import own
-
-    return replace(guest, volume=own.volume_of(paths, creation.place.group, guest.context))
-
-
 def _copy_models(paths: Paths, staged: Path) -> None:
     """A new guest begins with the host's firewall.conf and monitor.conf; from then on it has its own."""
     for name in (firewall.FILE, monitor.FILE):
         with suppress(FileNotFoundError):
             files.write(staged / name, files.read_bounded(paths.conf / name, LIMIT))
-
-
-def draw_context(paths: Paths) -> int:
-    """The next free context of this host (CONTEXT_METHOD=crit: a counter; the caller holds the lock)."""
-    counter = paths.defaults / "context.next"
-    files.directory(paths.defaults)
-    used = guests.contexts_in_use(paths)
-    try:
-        first = int(files.read_bounded(counter, 64).strip())
-    except FileNotFoundError:
-        first = FIRST_CONTEXT
-    except ValueError:
-        raise Refused(
-            f"{counter}:1:1: it holds no number", f"write the next context, {FIRST_CONTEXT} at first"
-        ) from None
-    if not CONTEXT_MIN <= first <= CONTEXT_MAX:
-        first = FIRST_CONTEXT
-    candidates = (*range(first, CONTEXT_MAX + 1), *range(CONTEXT_MIN, first))
-    context: int | None = next((number for number in candidates if number not in used), None)
-    if context is None:
-        raise VsError("every context of this host is taken", f"there are {CONTEXT_MAX - CONTEXT_MIN + 1}")
-    files.write(counter, f"{context + 1 if context < CONTEXT_MAX else CONTEXT_MIN}\n")
-    return context
-
-
-def _give_back(paths: Paths, context: int) -> None:
-    """After a refusal: the context that was drawn last is the next one again."""
-    counter = paths.defaults / "context.next"
-    with host_lock(paths, "allocation"):
-        if files.read_bounded(counter, 64).strip() == str(context + 1):
-            files.write(counter, f"{context}\n")
 
 
 def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) -> None:
@@ -323,23 +275,6 @@ def _fill(paths: Paths, creation: Creation, guest: Guest, progress: Progress) ->
         flusher.finish()
         disk.fit(guest, tree)
     checkpoint("create:synced")
-
-
-def _take_name(paths: Paths, guest: Guest) -> None:
-    """The tree, then the directory takes its name; from then on the guest exists."""
-    staged = paths.guests / f"{STAGED}{guest.name}"
-    storage = choose.of_guest(paths, staged.name)
-    files.write(staged / MADE, storage.identity(paths.trees / f"{STAGED}{guest.name}") + "\n")
-    checkpoint("create:marked")
-    storage.settle(guest.name)
-    checkpoint("create:settled")
-    staged.rename(paths.config_of(guest.name))
-    files.sync_directory(paths.guests)
-    checkpoint("create:named")
-    storage.finish(guest.name)
-    checkpoint("create:finished")
-    (paths.config_of(guest.name) / MADE).unlink()
-    checkpoint("create:done")
 
 
 class _Probe:

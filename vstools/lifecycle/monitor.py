@@ -16,7 +16,7 @@ from vstools.config import create, registry
 from vstools.config.monitor import MonitorConf
 from vstools.config.text import Faults
 from vstools.errors import BadFiles, Busy, Refused, VsError
-from vstools.lifecycle import stats
+from vstools.lifecycle import ownership, stats
 from vstools.lifecycle.monitored import Configurations, Watching
 from vstools.lifecycle.observe import Looker, ended
 from vstools.monitor import deliver, ends, rate, state, text
@@ -29,6 +29,7 @@ from vstools.stats.files import read
 SETTLE = 120.0
 """Seconds after a guest's start until its sockets are looked at for the first time."""
 _DETAILS = 20
+_STARTED = Fact("refused", False, "the guest was started")
 _COUNTERS = ("memory-hits", "oom-kills", "process-hits")
 
 
@@ -137,12 +138,14 @@ class Monitor:
             life, events = self._end(name, life, conf, wall)
         if not token:
             down = [Fact("down", None, "")] if "down" in life.standing.open else []
-            standing, more = step(life.standing, [conf, *down], wall, lambda _: "the guest does not run")
+            sentence = ownership.refusal(self._paths, name)
+            refused = Fact("refused", sentence is not None, f"start refused: {sentence or 'no longer so'}")
+            standing, more = step(life.standing, [conf, *down, refused], wall, lambda _: "the guest does not run")
             return self._collected(replace(life, standing=standing), [*events, *more])
         if token != life.token:
             life = _begun(life, token, known=before is not None)
         life, found = self._looker.look(name, watching.conf, life, sample, record, now)
-        seen: list[Seen] = [conf, Fact("down", False, "the guest runs again"), *found]
+        seen: list[Seen] = [conf, Fact("down", False, "the guest runs again"), _STARTED, *found]
         standing, more = step(life.standing, seen, wall, lambda key: _why(key, watching.conf))
         return self._collected(replace(life, standing=standing), [*events, *more])
 

@@ -18,7 +18,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds, disk, records, trees
+from vstools.lifecycle import bounds, disk, ownership, records, trees
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -48,6 +48,7 @@ def decide(paths: Paths, name: str) -> Start:
     from vstools.lifecycle import filtering
 
     guest = guests.load(paths, name)
+    ownership.check(paths, name)
     host = settings(paths)
     if (owner := guests.contexts_in_use(paths, but=name).get(guest.context)) is not None:
         raise Refused(f"guest {name} has the context {guest.context} of guest {owner}", "each guest needs its own")
@@ -85,7 +86,11 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
     from vstools.network import local
 
     ahead.load("vstools.network.kernel")  # needed when namespace and firewall are there: programs make them
-    with runtime_lock(paths, name), presence.Inquiry() as own:  # from here on vs-net finds a start, or this its files
+    with (
+        runtime_lock(paths, name),  # from here on vs-net finds a start, or this its files
+        presence.Inquiry() as own,
+        ownership.told(paths, name),
+    ):
         if (paths.config_of(name) / WAITING).exists():
             from vstools.lifecycle import confirm
 
@@ -201,9 +206,10 @@ def settle(paths: Paths, name: str, process: lxc.Runner | None = None, inquiry: 
     checkpoint("start:running")
     guest = guests.load(paths, name)
     netns, links = plan.netns(guest.context), settings(paths).links(guest)
-    if inquiry is not None:
-        inquiry.check(wait=True)
-    presence.check_ipv6(netns, links, wait=True)
+    with ownership.told(paths, name):
+        if inquiry is not None:
+            inquiry.check(wait=True)
+        presence.check_ipv6(netns, links, wait=True)
     presence.announce(netns, links, (lambda: None) if inquiry is None else inquiry.close)
     hooks.run_all(paths, name, "post-start", must=False)
     checkpoint("start:done")

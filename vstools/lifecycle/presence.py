@@ -11,8 +11,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 
 from vstools import log
-from vstools.errors import VsError
 from vstools.guest import Address
+from vstools.lifecycle.ownership import Taken
 from vstools.network import arp, dad, devices, ndp
 from vstools.network.namespace import inside
 from vstools.network.plan import Link
@@ -55,7 +55,7 @@ class Inquiry:
                 self._guest.ask(wanted)
 
     def check(self, *, wait: bool = False) -> None:
-        """Raise VsError when a neighbour has one of the addresses; with ``wait``, when all have had their time."""
+        """Raise Taken when a neighbour has one of the addresses; with ``wait``, when all have had their time."""
         for inquiry in (self._host, self._guest):
             for address, mac in inquiry.answers(inquiry.over if wait else 0):
                 raise taken(address, mac)
@@ -65,14 +65,14 @@ def _ipv4(link: Link) -> list[IPv4Address]:
     return [interface.ip for interface in link.addresses if isinstance(interface.ip, IPv4Address)]
 
 
-def taken(address: Address, mac: str | None) -> VsError:
+def taken(address: Address, mac: str | None) -> Taken:
     """The error for an address that another machine has."""
     who = mac or "another machine"
-    return VsError(f"{address} is in use on the network by {who}", f"stop that machine, or take {address} from it")
+    return Taken(f"{address} is in use on the network by {who}", f"stop that machine, or take {address} from it")
 
 
 def check_ipv6(netns: str, links: Iterable[Link], *, wait: bool = False) -> None:
-    """Raise VsError when another machine has an IPv6 address of a guest; with ``wait``, when the kernel is sure."""
+    """Raise Taken when another machine has an IPv6 address of a guest; with ``wait``, when the kernel is sure."""
     names = [link.name for link in links if any(interface.version == 6 for interface in link.addresses)]
     if not names:
         return

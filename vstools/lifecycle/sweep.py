@@ -9,7 +9,7 @@ import shutil
 from vstools import files, log, lxc, units
 from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
-from vstools.lifecycle import disk, leftovers, phases, records
+from vstools.lifecycle import disk, leftovers, phases, records, staging
 from vstools.lifecycle.host import guest_lock
 from vstools.lifecycle.leftovers import MADE
 from vstools.paths import DOOMED, STAGED, Paths
@@ -50,7 +50,7 @@ def sweep_one(paths: Paths, name: str) -> None:
             (config / MADE).unlink()
     elif (paths.guests / f"{DOOMED}{name}").is_dir():
         _forget_files(paths, name)
-    elif _made_by(paths, name):
+    elif staging.made_by(paths, name):
         choose.of_guest(paths, f"{STAGED}{name}").doom(name)
     for prefix in (STAGED, DOOMED):
         if os.path.lexists(paths.trees / f"{prefix}{name}") or (paths.guests / f"{prefix}{name}").is_dir():
@@ -67,15 +67,6 @@ def _is_dead(paths: Paths, name: str) -> bool:
     if not paths.runtime_of(name).exists() or lxc.is_running(paths, name):
         return False
     return not paths.systemd or units.is_idle(name)
-
-
-def _made_by(paths: Paths, name: str) -> bool:
-    """Whether the tree called ``name`` is the one that the dead command made."""
-    try:
-        made = (paths.guests / f"{STAGED}{name}" / MADE).read_text().strip()
-        return choose.of_guest(paths, f"{STAGED}{name}").identity(paths.tree_of(name)) == made
-    except FileNotFoundError:
-        return False
 
 
 def _drop_unrecorded(paths: Paths, name: str) -> None:
