@@ -20,6 +20,10 @@ _OPEN_TREE_CLONE = 1
 _MOVE_EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 _HERE = -100  # AT_FDCWD
 _RENAME_EXCHANGE = 2
+_SYS_MOUNT_SETATTR = 442  # the same number on every architecture
+_MOUNT_ATTRIBUTES = struct.Struct("=QQQQ")
+"""``struct mount_attr``: attributes to set and to clear (1: read-only), propagation, user namespace."""
+_RECURSIVE = 0x8000  # AT_RECURSIVE
 _SYS_QUOTACTL_FD = 443  # the same number on every architecture
 _PROJECTS = 2  # PRJQUOTA
 _ITSELF = 0x1000  # AT_EMPTY_PATH
@@ -163,6 +167,24 @@ def private_mounts() -> Iterator[None]:
             os.close(here)
     finally:
         os.close(own)
+
+
+def confine(folder: Path) -> None:
+    """From now on this process, and what it becomes, can write below ``folder`` and in no other file system's tree.
+
+    It has mounts of its own, all of them read-only but this one (``man 2 mount_setattr``). The current directory has to
+    be entered anew.
+    """
+    handle = copy_mount(folder)
+    _check(_LIBC.unshare(_CLONE_NEWNS), _OWN_MOUNTS)
+    _check(_LIBC.mount(None, b"/", None, _RECURSIVELY_SLAVE, None), "/")
+    attach_mount(handle, folder)
+    os.close(handle)
+    for where, flags, attributes in ((Path("/"), _RECURSIVE, (1, 0, 0, 0)), (folder, 0, (0, 1, 0, 0))):
+        buffer = ctypes.create_string_buffer(_MOUNT_ATTRIBUTES.pack(*attributes), _MOUNT_ATTRIBUTES.size)
+        _check(
+            _LIBC.syscall(_SYS_MOUNT_SETATTR, _HERE, os.fsencode(where), flags, buffer, _MOUNT_ATTRIBUTES.size), where
+        )
 
 
 def unmount(where: Path) -> None:

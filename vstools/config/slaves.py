@@ -70,7 +70,7 @@ def parse_host(text: str) -> str:
     """A host's name, as DNS has them; raises ValueError. Addresses are no names: lines could not be read."""
     if not _HOST.fullmatch(text) or len(text) > 253 or re.fullmatch(r"[0-9.]+", text):
         raise ValueError(f"{text!r} is not the name of a host")
-    return text.lower()
+    return text
 
 
 def parse_rate(text: str) -> int:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vstools import files, log
-from vstools import paths as installation
 from vstools.errors import Refused, VsError
-from vstools.paths import Paths
+from vstools.paths import Paths, host_name
 from vstools.pool import wire
 
 
@@ -65,7 +64,85 @@ class Session:
         self.held.enter_context(lock)
 
 
-VERBS = ("states", "claim")
+    def wake(self, name: str) -> None:
+        """Start a guest again that a killed copy stopped for a while."""
+        from vstools.pool import giving
+
+        giving.wake(self.paths, name)
+
+    def describe(self, name: str) -> dict[str, object]:
+        """What another host, or the store, needs to know of a guest."""
+        from vstools.lifecycle import departure
+
+        return departure.describe(self.paths, name)
+
+    def files(self, name: str) -> list[list[object]]:
+        """A guest's configuration files that travel."""
+        from vstools.lifecycle import departure
+        from vstools.pool import parcel
+
+        return parcel.packed(departure.files(self.paths, name))
+
+    def check(self, **words: Any) -> dict[str, object]:
+        """What speaks against a guest coming here."""
+        from dataclasses import asdict
+
+        from vstools.lifecycle import arrival
+        from vstools.pool import parcel
+
+        return asdict(arrival.check(self.paths, parcel.arrival(words)))
+
+    def stage(self, **words: Any) -> None:
+        """Reserve what a guest needs that comes here."""
+        from vstools.lifecycle import arrival
+        from vstools.pool import parcel
+
+        arrival.stage(self.paths, parcel.arrival(words))
+
+    def register(self, name: str) -> int:
+        """Make a guest of what came; how many device nodes were removed."""
+        from vstools.lifecycle import arrival
+
+        return arrival.register(self.paths, name)
+
+    def own(self, name: str, host: str, epoch: int) -> None:
+        """Write down whose a guest is."""
+        from vstools.config.owner import Owner
+        from vstools.lifecycle import arrival
+
+        arrival.own(self.paths, name, Owner(host, epoch))
+
+    def abandon(self, name: str) -> None:
+        """Remove what was staged."""
+        from vstools.lifecycle import arrival
+
+        arrival.abandon(self.paths, name)
+
+    def remove(self, name: str) -> None:
+        """Remove a guest for good that neither runs nor is enabled."""
+        from vstools.lifecycle import removal
+
+        removal.remove(self.paths, name)
+
+    def do(self, name: str, verb: str) -> None:
+        """One of vs-control's verbs."""
+        from vstools.lifecycle import control
+
+        if verb not in ("start", "stop", "enable", "disable"):
+            raise Refused(f"{verb!r} is not asked of a guest by its master")
+        control.do(self.paths, name, verb)
+
+    def forget(self, name: str) -> None:
+        """Remove a guest that another host owns."""
+        from vstools.lifecycle import departure
+
+        departure.forget(self.paths, name)
+
+
+VERBS = (
+    "states", "claim", "wake", "describe", "files", "check", "stage", "register", "own", "abandon", "remove", "do",
+    "forget",
+)  # fmt: skip
 
 
 def serve(session: Session, say: Callable[[dict[str, Any]], None], lines: "queue.SimpleQueue[bytes]") -> None:
@@ -95,11 +172,8 @@ def _read(lines: "queue.SimpleQueue[bytes]") -> None:
     lines.put(b"")
 
 
-def main() -> None:
-    """The command: vs-slave."""
-    if len(sys.argv) > 1:
-        print("usage: vs-slave (the master's commands run this over ssh; there is nothing to give)", file=sys.stderr)
-        sys.exit(2)
+def converse(paths: Paths) -> None:
+    """Talk to the master on stdin and stdout until it is gone."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a program says is not taken for an answer
 
@@ -108,8 +182,7 @@ def main() -> None:
         answers.flush()
 
     log.listener = lambda sentence: say({"note": sentence})
-    paths = installation.from_environment()
-    say({"agent": wire.PROTOCOL, "version": version(), "node": os.uname().nodename.partition(".")[0].lower()})
+    say({"agent": wire.PROTOCOL, "version": version(), "node": host_name()})
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     with ExitStack() as held, suppress(BrokenPipeError):

@@ -160,7 +160,7 @@ def remove(paths: Paths, slave: Slave) -> None:
 
 
 def _is_line_of(line: str, slave: Slave) -> bool:
-    return line.partition(":")[0].strip().lower() == slave.name
+    return line.partition(":")[0].strip() == slave.name
 
 
 def _rewrite(path: Path, lines: list[str]) -> None:

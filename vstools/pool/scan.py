@@ -57,9 +57,9 @@ def hosts(paths: Paths, wanted: Sequence[str] = ()) -> tuple[Slave, ...]:
         return known
     names = {name: slave for slave in known for name in (slave.host, slave.name)}
     for name in wanted:
-        if name.lower() not in names:
+        if name not in names:
             raise Refused(f"there is no host {name!r} in the pool", f"see {paths.conf / slaves.FILE}")
-    return tuple(dict.fromkeys(names[name.lower()] for name in wanted))
+    return tuple(dict.fromkeys(names[name] for name in wanted))
 
 
 def each(slaves_: Sequence[Slave], act: Callable[[Slave], T]) -> dict[Slave, T | VsError]:

@@ -1,0 +1,47 @@
+"""What comes from a host is data until the admin accepted it: the master's copy of what may do more than a guest may."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from vstools import files, libc
+from vstools.config import carried
+from vstools.config.carried import File
+from vstools.errors import Refused
+from vstools.pool.store import Store
+
+_FOLDER, _NEW = "accepted", ".accepted.new"
+
+
+def require(store: Store, name: str, found: Iterable[File], *, accept: bool) -> None:
+    """Hold a guest whose hooks and the like are not as they were accepted; with ``accept`` they are from now on.
+
+    Raises Refused with the paths that differ.
+    """
+    found = list(found)
+    folder = store.root / name / _FOLDER
+    known = carried.read(folder) if folder.is_dir() else []
+    differing = carried.sensitive(found, known)
+    if not differing:
+        return
+    if not accept:
+        raise Refused(
+            f"guest {name} has files that can do more to a host than a guest may, and nobody has accepted them: "
+            f"{', '.join(differing)}",
+            "look at them on its host, then give --accept-config",
+        )
+    paths = set(carried.sensitive(found))
+    _write(folder, [file for file in found if file.path in paths])
+
+
+def _write(folder: Path, wanted: list[File]) -> None:
+    new = folder.with_name(_NEW)
+    shutil.rmtree(new, ignore_errors=True)
+    files.directory(new, 0o700)
+    carried.write(new, wanted)
+    if folder.is_dir():
+        libc.exchange(new, folder)
+    else:
+        new.rename(folder)
+    files.sync_directory(folder.parent)
+    shutil.rmtree(new, ignore_errors=True)

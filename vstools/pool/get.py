@@ -1,0 +1,126 @@
+"""A guest's next generation in the master's store: its files, its tree from a snapshot, and what both are, in a manifest."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vstools import files, log
+from vstools.config import carried
+from vstools.config.slaves import Slave
+from vstools.errors import VsError
+from vstools.faults import checkpoint
+from vstools.paths import Paths
+from vstools.pool import accepted, manifest, parcel, remote, rsync
+from vstools.pool.remote import Agent
+from vstools.pool.store import Generation, Partial, Store
+from vstools.storage import strange
+
+LONG = 4 * 3600.0
+"""Seconds that a host may take to add up a tree, or to move one to its place."""
+_EARLIER = "earlier."
+_MOST_EARLIER = 16
+ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a generation does not say by itself: about.json in it. Epoch 0: no host's file named an owner."""
+
+    host: str
+    owner: str
+    epoch: int
+    mode: str
+    arch: str
+    version: str
+    size: int
+    inodes: int
+    enabled: bool
+    seconds: float
+    sent: int
+
+
+def about(generation: Generation) -> About:
+    """What is known of a generation; raises VsError where its file is broken."""
+    path = generation.path / ABOUT
+    try:
+        return About(**json.loads(files.read_bounded(path, 1 << 16)))
+    except (OSError, ValueError, TypeError) as error:
+        raise VsError(f"{path} cannot be read", str(error)) from error
+
+
+def get(
+    paths: Paths, store: Store, slave: Slave, name: str, *, mode: str = "hot", accept: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Generation:  # fmt: skip
+    """Copy a guest from a host; killed, the next one of the same guest goes on with what came.
+
+    ``mode`` is ``hot`` or ``cool`` (giving.py). Raises Refused and leaves nothing where something of it has to be accepted.
+    """
+    with store.partial(name) as partial, remote.agent(paths, slave) as there, log.change(f"get from {slave.host}", name):
+        there.call("claim", name=name)
+        there.call("wake", name=name, timeout=LONG)
+        told = there.call("describe", name=name, timeout=LONG)
+        found = parcel.unpacked(there.call("files", name=name))
+        accepted.require(store, name, found, accept=accept)
+        shutil.rmtree(partial.path / "config", ignore_errors=True)
+        carried.write(files.directory(partial.path / "config"), found)
+        checkpoint("get:config")
+        moment = datetime.now(UTC)
+        passed = _copy(paths, slave, there, name, mode, partial, progress)
+        _describe(partial, slave, told, mode, passed)
+        manifest.write(partial.path, None if partial.newest is None else partial.newest.path)
+        checkpoint("get:manifest")
+        return partial.commit(moment)
+
+
+def _copy(
+    paths: Paths, slave: Slave, there: Agent, name: str, mode: str, partial: Partial, progress: Callable[[int], None]
+) -> rsync.Passed:
+    """The tree, fresh: what an earlier attempt left is taken over file by file, never changed in place.
+
+    Its files may be hard links to an older generation; rsync would give that the owners and modes of now.
+    """
+    tree = partial.path / "tree"
+    earlier = sorted(partial.path.glob(f"{_EARLIER}*"))
+    if tree.exists():
+        numbers = [int(path.name.removeprefix(_EARLIER)) for path in earlier]
+        last = partial.path / f"{_EARLIER}{max(numbers, default=0) + 1:06d}"
+        tree.rename(last)
+        earlier.append(last)
+    tree.mkdir(mode=0o700)
+    before = [*([partial.newest.tree] if partial.newest else []), *reversed(earlier[-_MOST_EARLIER:])]
+    checkpoint("get:tree")
+    try:
+        passed = rsync.pull(paths, slave, name, mode, partial.path.parent, tree, before=before, progress=progress)
+    finally:
+        there.call("wake", name=name, timeout=LONG)
+    checkpoint("get:copied")
+    removed = strange.remove_devices(tree)
+    if removed:
+        log.note(f"guest {name}: {removed} device nodes of the tree were left out (LXC makes /dev)")
+    for folder in earlier:
+        _remove(folder)
+    return passed
+
+
+def _remove(folder: Path) -> None:
+    from vstools import run
+
+    run.run(["rm", "-rf", "--one-file-system", "--", str(folder)], timeout=LONG)
+
+
+def _describe(partial: Partial, slave: Slave, told: dict[str, object], mode: str, passed: rsync.Passed) -> None:
+    """about.json, of what the host says, as far as it can be."""
+    try:
+        owner, epoch = told["owner"] or (slave.host, 0)  # type: ignore[misc]
+        found = About(
+            host=slave.host, owner=str(owner), epoch=int(epoch), mode=mode, arch=str(told["arch"]),
+            version=str(told["version"]), size=int(told["size"]), inodes=int(told["inodes"]),  # type: ignore[call-overload]
+            enabled=bool(told["enabled"]), seconds=round(passed.seconds, 1), sent=passed.received,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise VsError(f"host {slave.host} describes its guest in a way that cannot be", str(error)) from error
+    files.write(partial.path / ABOUT, json.dumps(asdict(found), indent=1) + "\n", 0o600)

@@ -1,0 +1,87 @@
+"""A generation of the store becomes a guest on a host: registered, disabled and stopped; enabled and started if asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vstools import log
+from vstools.config import carried
+from vstools.config.slaves import Slave
+from vstools.errors import Refused
+from vstools.paths import Paths, host_name
+from vstools.pool import get, parcel, remote, rsync, scan
+from vstools.pool.store import Generation
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Whose a copy is when it is put on a host. ``here``: that host's, which may start it."""
+
+    host: str
+    epoch: int
+    here: bool
+
+
+def ownership(
+    generation: Generation, slave: Slave, pool: scan.Pool, *, wants_start: bool, owner_is_dead: bool
+) -> Ownership:
+    """Who owns the copy: who owns the guest already, or this host where nobody does. Raises Refused where both would.
+
+    A host that does not answer may own it: then only the admin knows (``owner_is_dead``).
+    """
+    told = get.about(generation)
+    copies = [seen for seen in pool.guests if seen.guest == generation.guest and seen.host != slave.host]
+    epoch = max([told.epoch, *(seen.epoch for seen in copies)])
+    owners = [seen.host for seen in copies if seen.owned]
+    if not owners and any(host == told.owner for host, _ in pool.missing):
+        if not owner_is_dead:
+            if wants_start:
+                raise Refused(
+                    f"host {told.owner}, which owned guest {generation.guest}, does not answer",
+                    "only where it is sure never to run the guest again: --owner-is-dead",
+                )
+            return Ownership(told.owner, max(epoch, 1), here=False)
+    elif owners:
+        if wants_start:
+            raise Refused(
+                f"guest {generation.guest} belongs to host {', '.join(owners)}",
+                "vs-move brings it over; a copy beside it stays disabled and stopped",
+            )
+        return Ownership(owners[0], max(epoch, 1), here=False)
+    return Ownership(slave.host, epoch + 1, here=True)
+
+
+def put(
+    paths: Paths, slave: Slave, generation: Generation, owner: Ownership, *, verbs: tuple[str, ...] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:  # fmt: skip
+    """Bring the generation to the host; killed, the same command goes on. Raises Refused where there is such a guest."""
+    told = get.about(generation)
+    name = generation.guest
+    words = {
+        "transfer": f"put-{host_name()}-{generation.name}"[:64], "name": name,
+        "files": parcel.packed(carried.read(generation.config)), "owner": [owner.host, owner.epoch],
+        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
+    }  # fmt: skip
+    with remote.agent(paths, slave) as there, log.change(f"put {generation.name} on {slave.host}", name):
+        there.call("claim", name=name)
+        answer = there.call("check", timeout=get.LONG, **words)
+        for note in answer["notes"]:
+            log.note(f"{slave.host}: {note}")
+        there.call("stage", timeout=get.LONG, **words)
+        try:
+            rsync.push(paths, slave, name, generation.tree, progress)
+        except BaseException:
+            _abandon(there, name)
+            raise
+        there.call("register", name=name, timeout=get.LONG)
+        for verb in verbs:
+            there.call("do", name=name, verb=verb, timeout=get.LONG)
+
+
+def _abandon(there: remote.Agent, name: str) -> None:
+    from contextlib import suppress
+
+    from vstools.errors import VsError
+
+    with suppress(VsError):  # gone with the connection: what was staged goes a day later
+        there.call("abandon", name=name, timeout=get.LONG)

@@ -1,0 +1,134 @@
+"""rsync: its words, what its exit statuses mean, how far it is, and the confinement of what receives."""
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from vstools import run
+from vstools.config.slaves import Slave
+from vstools.errors import VsError
+from vstools.paths import Paths
+from vstools.pool import confined, remote, ssh
+
+COPY = ("-aHAX", "--numeric-ids", "--sparse", "--delete", "--one-file-system")
+"""The guest's own ids, hard links, ACLs and extended attributes; what the source no longer has goes."""
+_STATUS = ("--info=progress2", "--no-human-readable", "--stats", "--no-inc-recursive")
+_VANISHED = 24
+_SILENT_FOR = 300
+"""Seconds without a byte after which rsync gives up by itself (--timeout)."""
+_NUMBERS = {
+    "files": "Number of files", "transferred": "Number of regular files transferred",
+    "sent": "Total bytes sent", "received": "Total bytes received",
+}  # fmt: skip
+_MEANING = {
+    10: "the connection failed", 11: "a file could not be read or written", 12: "the connection was cut",
+    20: "it was ended", 23: "files could not be copied", 30: "nothing came for too long", 255: "ssh could not connect",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One pass of rsync over a tree: numbers of files and of bytes on the wire, and seconds."""
+
+    files: int
+    transferred: int
+    sent: int
+    received: int
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on the wire, both ways."""
+        return self.sent + self.received
+
+
+def pull(
+    paths: Paths, slave: Slave, name: str, mode: str, within: Path, into: Path, *, before: Sequence[Path] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Passed:  # fmt: skip
+    """Copy a guest's tree from a host into a directory; nothing outside ``within`` can be written to by that.
+
+    ``mode`` is what the host gives (``vs-slave send``). Files that are as they were in one of the trees
+    ``before`` become hard links to those. Raises VsError when anything of the tree is missing; only a ``live`` one may lose files meanwhile.
+    """
+    there = shlex.join(ssh.remote(slave, remote.COMMAND, "send", name, mode))
+    more = (f"--link-dest={tree}" for tree in before)
+    argv = [*_words(paths, slave, there), *more, f"{slave.name}:./", "./"]
+    return _pass(
+        confined.words(within, into, *argv), f"{name} from {slave.host}", live=mode == "live", progress=progress
+    )
+
+
+def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[int], None] = lambda _: None) -> Passed:
+    """Copy a tree to a host, into what was staged for the guest there."""
+    there = shlex.join(ssh.remote(slave, remote.COMMAND, "receive", name))
+    argv = [*_words(paths, slave, there), f"{tree}/", f"{slave.name}:./"]
+    return _pass(argv, f"{name} to {slave.host}", live=False, progress=progress)
+
+
+def _words(paths: Paths, slave: Slave, there: str) -> list[str]:
+    words = ["rsync", *COPY, *_STATUS, f"--timeout={_SILENT_FOR}", f"--rsh={shlex.join(ssh.words(paths, slave))}"]
+    words += [f"--rsync-path={there}"]
+    if slave.bwlimit is not None:
+        words.append(f"--bwlimit={slave.bwlimit}")
+    if slave.compress:
+        words.append("--compress")
+    return words
+
+
+def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int], None]) -> Passed:
+    begun = time.monotonic()
+    with run.piped(argv, stdout=run.PIPE) as process:
+        said = _follow(process.stdout, progress)
+        complaint = process.finish()
+        code = process.process.returncode
+    if code and not (live and code == _VANISHED):
+        meaning = _MEANING.get(code, f"rsync ended with status {code}")
+        raise VsError(f"{what}: {meaning}", complaint or "")
+    return passed(said, time.monotonic() - begun)
+
+
+def _follow(stream: IO[bytes], progress: Callable[[int], None]) -> str:
+    """Read what rsync says to its end; bytes done are told as they come. Its last 64 KiB are kept."""
+    kept = b""
+    while text := os.read(stream.fileno(), 1 << 16):
+        kept = (kept + text)[-(1 << 16) :]
+        if found := re.findall(rb"([0-9]+) +[0-9]{1,3}% ", text):
+            progress(int(found[-1]))
+    return kept.decode("utf-8", "replace")
+
+
+def passed(said: str, seconds: float) -> Passed:
+    """The numbers of ``--stats`` (``man 1 rsync``); raises VsError where they are missing."""
+    found: dict[str, int] = {}
+    for key, words in _NUMBERS.items():
+        match = re.search(rf"^{re.escape(words)}: ([0-9,]+)", said, re.MULTILINE)
+        if match is None:
+            raise VsError("rsync says nothing of what it did", words)
+        found[key] = int(match[1].replace(",", ""))
+    return Passed(**found, seconds=seconds)
+
+
+_ASKED = re.compile(
+    r"-[A-Za-z.]+|--(server|sender|delete(-(before|during|after|delay))?|numeric-ids|sparse|stats|new-compress)"
+    r"|--(timeout|bwlimit|compress-level)=[0-9]+|--compress-choice=[a-z0-9]+"
+)
+"""What the first end asks the other one for. None of it names a file."""
+
+
+def serve(words: Sequence[str], *, sender: bool, folder: Path) -> int:
+    """Be rsync's other end for a directory, with the words that the first end asked for; returns the exit status.
+
+    Raises VsError for words that are for another direction or another place than ``./``.
+    """
+    asked = list(words)
+    known = all(_ASKED.fullmatch(word) for word in asked[:-2])
+    if asked[:1] != ["--server"] or ("--sender" in asked) != sender or asked[-2:] != [".", "./"] or not known:
+        raise VsError(f"this is no request of rsync's that is served here: {shlex.join(asked)}")
+    argv = ["rsync", *asked]
+    return run.interactive([*run.TIED, *(argv if sender else confined.words(folder, folder, *argv))], folder=folder)
