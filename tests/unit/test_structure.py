@@ -14,6 +14,7 @@ PACKAGE = REPO / "vstools"
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("commands", frozenset({"cli"})),
+    ("the master", frozenset({"pool"})),
     ("lifecycle", frozenset({"lifecycle"})),
     (
         "rooms",
