@@ -29,6 +29,7 @@ SECTIONS = ("config", "tree")
 CAPABILITY = "security.capability"
 _HEADER = b"#mtree\n"
 _BLOCK = 1 << 20
+_BLANK = 0x20
 _OTHERS = rb"[^!$-)+->@-Z^-~]|="
 _ODD = re.compile(_OTHERS)
 """What is octal in names: all but printable ASCII, and of that what means something in a line: ``"#*=?[\\]``."""
@@ -73,7 +74,7 @@ def write(generation: Path, former: Path | None = None) -> Written:
 
     Nobody writes to the generation meanwhile, and ``former`` is not removed. Raises VsError when a file cannot be read.
     """
-    known = _Known(generation, former)
+    known = _known(generation, former)
     path = generation / FILE
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -89,25 +90,24 @@ def write(generation: Path, former: Path | None = None) -> Written:
         return Written(names, tree.read, tree.bytes, checksum.hexdigest())
 
 
-class _Known:
-    """The ends of lines of a former manifest, by their words: whose words are the same, is the same file."""
+def _known(generation: Path, former: Path | None) -> dict[bytes, bytes]:
+    """The lines of a former manifest by find's words in them: whose words are the same, is the same file."""
+    if former is None or not (former / FILE).is_file() or generation.stat().st_dev != former.stat().st_dev:
+        return {}  # an inode's number means something in its own file system only
+    found = {}
+    for line in _lines(former / FILE):
+        start = line.find(b" ") + 1
+        if not line.startswith(b"type=dir ", start):  # each generation has its own
+            found[line[start : _end_of(line, start)]] = line
+    return found
 
-    def __init__(self, generation: Path, former: Path | None) -> None:
-        self.ends: dict[bytes, bytes] = {}
-        if former is None or not (former / FILE).is_file() or generation.stat().st_dev != former.stat().st_dev:
-            return  # an inode's number means something in its own file system only
-        for _, words in lines_of(former / FILE):
-            if not words.startswith(b"type=dir "):  # each generation has its own
-                start = _end_of(words)
-                self.ends[words[:start]] = words[start:]
 
-
-def _end_of(words: bytes) -> int:
+def _end_of(line: bytes, start: int) -> int:
     """Where the part of a line begins that find does not say."""
-    start = words.find(b" sha256digest=")
-    if start < 0:
-        start = words.find(b" tags=")
-    return len(words) if start < 0 else start
+    end = line.find(b" sha256digest=", start)
+    if end < 0:
+        end = line.find(b" tags=", start)
+    return len(line) - 1 if end < 0 else end
 
 
 class _Tree:
@@ -127,18 +127,15 @@ class _Tree:
     def __exit__(self, *_: object) -> None:
         os.close(self._root)
 
-    def lines(self, known: _Known | None) -> Iterator[list[bytes]]:
-        """The manifest's lines, some at a time; what ``known`` has not is read."""
-        ends = {} if known is None else known.ends
+    def lines(self, known: dict[bytes, bytes]) -> Iterator[list[bytes]]:
+        """The manifest's lines, some at a time; what is not ``known`` is read. It learns files with several names."""
         for pairs in self._found():
             lines = []
             for words, path in pairs:
-                end = ends.get(words)
-                if end is None:
-                    words, end = self._look(words, path, ends)
-                if _ODD.search(path):
-                    path = _quoted(path)
-                lines.append(b"%s %s%s\n" % (path, words, end))
+                line = known.get(words)
+                if line is None or not line.startswith(path) or line[len(path)] != _BLANK:
+                    line = self._line(words, path, known)
+                lines.append(line)
             yield lines
 
     def _found(self) -> Iterator[Iterator[tuple[bytes, bytes]]]:
@@ -161,8 +158,8 @@ class _Tree:
             if (complaint := find.finish()) is not None or rest or tail:
                 raise VsError(f"{self._path} cannot be read", complaint or "find stopped in the middle")
 
-    def _look(self, words: bytes, path: bytes, ends: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-        """The words as a line has them and the end of the line, of a file that is not known in these words."""
+    def _line(self, words: bytes, path: bytes, known: dict[bytes, bytes]) -> bytes:
+        """The line of a file that is not known by these words and this very path."""
         words = _TIME.sub(rb" time=\1.\2 ", words, count=1)
         kind = words[5 : words.index(b" ")]
         if kind == b"link":
@@ -171,15 +168,18 @@ class _Tree:
         elif kind in (b"block", b"char"):
             device = os.stat(path, dir_fd=self._root, follow_symlinks=False).st_rdev
             words += b" device=native,%d,%d" % (os.major(device), os.minor(device))
-        end = ends.get(words)
-        if end is not None:
-            return words, end
-        if kind != b"file":
-            return words, _tags_of(f"{self._path}/{os.fsdecode(path)}")
-        end, links = self._file(words, path)
+        line = known.get(words)
+        links = 1
+        if line is not None:  # by another name, or one with odd characters
+            end = line[_end_of(line, line.index(b" ")) : -1]
+        elif kind == b"file":
+            end, links = self._file(words, path)
+        else:
+            end = _tags_of(f"{self._path}/{os.fsdecode(path)}")
+        made = b"%s %s%s\n" % (_quoted(path), words, end)
         if links > 1:
-            ends[words] = end
-        return words, end
+            known[words] = made
+        return made
 
     def _file(self, words: bytes, path: bytes) -> tuple[bytes, int]:
         """Checksum and tags of a regular file, and how many names it has."""
@@ -219,7 +219,7 @@ def _tags_of(place: int | str) -> bytes:
 
 
 def _quoted(name: bytes) -> bytes:
-    return _ODD.sub(lambda match: b"\\%03o" % match[0][0], name)
+    return _ODD.sub(lambda match: b"\\%03o" % match[0][0], name) if _ODD.search(name) else name
 
 
 def unquoted(name: bytes) -> bytes:
@@ -231,16 +231,23 @@ def _shown(path: bytes) -> str:
     return _quoted(path).decode("ascii")
 
 
-def lines_of(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """(name as it is written, the other words) of every line of a manifest. Raises VsError where it is no manifest."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a manifest, each with its end. Raises VsError where it is no manifest, or part of one."""
     with path.open("rb", buffering=_BLOCK) as handle:
         if handle.readline(len(_HEADER)) != _HEADER:
             raise VsError(f"{path} is not a manifest")
+        line = b"\n"
         for line in handle:
-            name, blank, words = line.partition(b" ")
-            if not blank or line[-1] != 10:
-                raise VsError(f"{path} is cut off")
-            yield name, words[:-1]
+            yield line
+        if line[-1:] != b"\n":
+            raise VsError(f"{path} is cut off")
+
+
+def lines_of(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """(name as it is written, the other words) of every line of a manifest. Raises VsError where it is no manifest."""
+    for line in _lines(path):
+        name, _, words = line.rstrip(b"\n").partition(b" ")
+        yield name, words
 
 
 def fields_of(words: bytes) -> dict[str, str]:
@@ -264,7 +271,7 @@ def verify(generation: Path) -> list[Difference]:
     said = dict(lines_of(generation / FILE))
     found = []
     with _Tree(generation) as tree:
-        for lines in tree.lines(None):
+        for lines in tree.lines({}):
             for line in lines:
                 name, _, words = line[:-1].partition(b" ")
                 expected = said.pop(name, None)
