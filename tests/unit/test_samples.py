@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from vstools.config import create, firewall, monitor, networks
+from vstools.config import backup, create, firewall, monitor, networks
 from vstools.config.text import Faults
 
 from .made import DATA, REPO
 
 LOADERS = {
+    "backup.conf.sample": backup.load,
     "create.conf.sample": create.load,
     "firewall.conf.sample": lambda path, faults: firewall.load(path, path.parent, faults),
     "monitor.conf.sample": monitor.load,
     "networks.conf.sample": networks.load,
 }
 MARKED = {
+    "backup.conf.sample": re.compile(r"^#(?=[a-z0-9]+:(hot|cool)\b(?!\|))", re.M),
     "create.conf.sample": re.compile(r"^#(?=[A-Z_]+=)", re.M),
     "firewall.conf.sample": re.compile(r"^#(?=(allow|deny) (from|to) [0-9a-f])", re.M),
     "monitor.conf.sample": re.compile(r"^#(?=[A-Z_0-9]+=)", re.M),
@@ -44,7 +46,7 @@ def test_a_sample_loads_as_shipped_and_with_all_its_lines_made_active(
 
 
 def test_a_sample_holds_the_slides_values_as_comments() -> None:
-    for name in ("create.conf", "networks.conf", "monitor.conf"):
+    for name in ("backup.conf", "create.conf", "networks.conf", "monitor.conf"):
         sample = (REPO / "etc" / f"{name}.sample").read_text().splitlines()
         for line in (DATA / f"{name}.2008").read_text().splitlines():
             if "MIRROR=" in line:

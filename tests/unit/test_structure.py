@@ -14,7 +14,7 @@ PACKAGE = REPO / "vstools"
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("commands", frozenset({"cli"})),
-    ("pool", frozenset({"pool"})),
+    ("the master", frozenset({"pool"})),
     ("lifecycle", frozenset({"lifecycle"})),
     (
         "rooms",

@@ -1,1 +1,1 @@
-"""The master's side of a pool, and the agent that it talks to on each host."""
+"""The master's side: what is known of all hosts of a pool, and the copies of their guests."""
