@@ -13,6 +13,7 @@ from vstools.paths import Paths
 
 PHASES = (
     "post-create", "prepre-start", "pre-start", "post-start", "pre-stop", "post-stop", "postpost-stop",
+    "pre-snapshot", "post-snapshot",
 )  # fmt: skip
 _DEADLINE = 600.0
 

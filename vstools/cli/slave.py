@@ -3,7 +3,6 @@
 Without words it is the agent; ``send NAME MODE`` and ``receive NAME`` are the other end of the master's rsync.
 """
 
-import os
 import sys
 
 from vstools import paths as installation
@@ -28,7 +27,7 @@ def main() -> None:
             elif words[0] == "receive" and len(words) > 1:
                 from vstools.pool import giving
 
-                sys.exit(giving.receive(paths, words[1], words[2:], os.environ.get("SSH_ORIGINAL_COMMAND")))
+                sys.exit(giving.receive(paths, words[1], words[2:]))
             else:
                 print("vs-slave: this is for a master's commands; there is nothing to give", file=sys.stderr)
                 sys.exit(2)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vstools import lxc, run
+from vstools import hooks, lxc, run
 from vstools.config import guests
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
@@ -27,10 +27,21 @@ def of_guest(paths: Paths, name: str) -> Iterator[Path]:
             _check(paths, name)
             storage = choose.of_guest(paths, name)
             if storage.snapshots:
-                tree = stack.enter_context(storage.snapshot(paths.tree_of(name)))
+                with _prepared(paths, name):
+                    tree = stack.enter_context(storage.snapshot(paths.tree_of(name)))
             else:
                 tree = stack.enter_context(_stopped(paths, name, storage.kind))
         yield tree
+
+
+@contextmanager
+def _prepared(paths: Paths, name: str) -> Iterator[None]:
+    """Hooks around the moment of a snapshot: a database is told to hold still, and to go on whatever came of it."""
+    try:
+        hooks.run_all(paths, name, "pre-snapshot", must=True)
+        yield
+    finally:
+        hooks.run_all(paths, name, "post-snapshot", must=False)
 
 
 def _check(paths: Paths, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What comes from a host is data until the admin accepted it: the master's copy of what may do more than a guest may."""
+"""What comes from a host is data until the admin accepted it: the master's copy of what could harm a host."""
 
 import shutil
 from collections.abc import Iterable

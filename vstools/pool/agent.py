@@ -6,8 +6,10 @@ did is in files, and the next command goes by those.
 
 import os
 import queue
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -28,10 +30,15 @@ def version() -> str:
 
 @dataclass
 class Session:
-    """One operation of the master's on this host."""
+    """One operation of the master's on this host. ``say`` sends a message; ``held`` is undone at its end."""
 
     paths: Paths
-    held: ExitStack = field(default_factory=ExitStack)
+    held: ExitStack
+    say: Callable[[dict[str, Any]], None] = lambda _: None
+    guests: dict[str, ExitStack] = field(default_factory=dict)
+    """Guests that are kept still, and what lets them go."""
+    copying: bool = False
+    """A copy is under way, which is ended when the master is gone; nothing else is cut short."""
 
     def states(self, name: str | None = None) -> list[dict[str, object]]:
         """Every guest of this host (or one), as vs-scan sees it."""
@@ -62,7 +69,6 @@ class Session:
         check_name(name, imported=True)
         lock = files.lock(self.paths.locks / f"{name}.pool", what=f"guest {name}", patience=0)
         self.held.enter_context(lock)
-
 
     def wake(self, name: str) -> None:
         """Start a guest again that a killed copy stopped for a while."""
@@ -138,10 +144,82 @@ class Session:
 
         departure.forget(self.paths, name)
 
+    def hold(self, name: str, stop: bool = False) -> None:
+        """Keep a guest still until it is let go; ``stop``: stop it before, and start it again if it stays here."""
+        from vstools.lifecycle import departure
+        from vstools.pool import giving
+
+        stack = ExitStack()
+        stack.callback(giving.wake, self.paths, name)
+        if stop:
+            giving.sleep(self.paths, name)
+        self.held.callback(self.let_go, name)
+        self.guests[name] = stack
+        stack.enter_context(departure.held(self.paths, name, stop=stop))
+
+    def let_go(self, name: str) -> None:
+        """Keep a guest still no longer; one that was stopped for that is started, unless it was released."""
+        stack = self.guests.pop(name, None)
+        if stack is not None:
+            stack.close()
+
+    def release(self, name: str, host: str, epoch: int) -> None:
+        """Write down that a guest, which is kept still, is another host's: from here on it runs there or nowhere."""
+        from vstools.config.owner import Owner
+        from vstools.lifecycle import departure
+        from vstools.pool import giving
+
+        if name not in self.guests:
+            raise Refused(f"guest {name} is not kept still")
+        departure.release(self.paths, name, Owner(host, epoch))
+        giving.settled(self.paths, name)
+
+    def admit(self, name: str, key: str) -> None:
+        """Let another host in by a key, for what was staged for a guest."""
+        from vstools.pool import admission
+
+        admission.admit(self.paths, name, key)
+        self.held.callback(admission.expel, self.paths, name)
+
+    def expel(self, name: str) -> None:
+        """Let nobody in for a guest any more."""
+        from vstools.pool import admission
+
+        admission.expel(self.paths, name)
+
+    def reach(self, place: str, port: int, seconds: float) -> bool:
+        """Whether an sshd answers there."""
+        import socket
+
+        try:
+            with socket.create_connection((place, port), timeout=seconds) as wire:
+                wire.settimeout(seconds)
+                return wire.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def push(self, name: str, live: bool, deadline: float, **to: Any) -> dict[str, object]:
+        """Copy a guest's tree to another host, by a key that was made for that."""
+        from dataclasses import asdict
+
+        from vstools.lifecycle import trees
+        from vstools.pool import handing
+
+        tree = trees.opened(self.paths, name)
+        self.copying = True
+        try:
+            with handing.target(self.paths, to) as (slave, shell):
+                done = handing.copy(
+                    slave, shell, tree, live=live, deadline=deadline, progress=lambda done: self.say({"done": done})
+                )
+        finally:
+            self.copying = False
+        return asdict(done)
+
 
 VERBS = (
     "states", "claim", "wake", "describe", "files", "check", "stage", "register", "own", "abandon", "remove", "do",
-    "forget",
+    "forget", "hold", "let_go", "release", "admit", "expel", "reach", "push",
 )  # fmt: skip
 
 
@@ -165,11 +243,14 @@ def _answer(session: Session, request: dict[str, Any]) -> object:
     return getattr(session, verb)(**words)
 
 
-def _read(lines: "queue.SimpleQueue[bytes]") -> None:
-    """Requests as they come; nothing more where the master is gone."""
+def _read(session: Session, lines: "queue.SimpleQueue[bytes]") -> None:
+    """Requests as they come; where the master is gone, nothing more, and a copy that is under way ends."""
     while text := sys.stdin.buffer.readline(wire.LONGEST + 1):
         lines.put(text)
     lines.put(b"")
+    while session.copying:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 def converse(paths: Paths) -> None:
@@ -184,6 +265,7 @@ def converse(paths: Paths) -> None:
     log.listener = lambda sentence: say({"note": sentence})
     say({"agent": wire.PROTOCOL, "version": version(), "node": host_name()})
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     with ExitStack() as held, suppress(BrokenPipeError):
-        serve(Session(paths, held), say, lines)
+        session = Session(paths, held, say)
+        threading.Thread(target=_read, args=(session, lines), daemon=True).start()
+        serve(session, say, lines)

@@ -1,4 +1,4 @@
-"""A guest's next generation in the master's store: its files, its tree from a snapshot, and what both are, in a manifest."""
+"""A guest's next generation in the master's store: its files, its tree from a snapshot, and a manifest of both."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from vstools import files, log
 from vstools.config import carried
@@ -57,9 +58,13 @@ def get(
 ) -> Generation:  # fmt: skip
     """Copy a guest from a host; killed, the next one of the same guest goes on with what came.
 
-    ``mode`` is ``hot`` or ``cool`` (giving.py). Raises Refused and leaves nothing where something of it has to be accepted.
+    ``mode`` is ``hot`` or ``cool`` (giving.py). Raises Refused where something of it has to be accepted.
     """
-    with store.partial(name) as partial, remote.agent(paths, slave) as there, log.change(f"get from {slave.host}", name):
+    with (
+        store.partial(name) as partial,
+        remote.agent(paths, slave) as there,
+        log.change(f"get from {slave.host}", name),
+    ):
         there.call("claim", name=name)
         there.call("wake", name=name, timeout=LONG)
         told = there.call("describe", name=name, timeout=LONG)
@@ -112,13 +117,14 @@ def _remove(folder: Path) -> None:
     run.run(["rm", "-rf", "--one-file-system", "--", str(folder)], timeout=LONG)
 
 
-def _describe(partial: Partial, slave: Slave, told: dict[str, object], mode: str, passed: rsync.Passed) -> None:
+def _describe(partial: Partial, slave: Slave, told: dict[str, Any], mode: str, passed: rsync.Passed) -> None:
     """about.json, of what the host says, as far as it can be."""
     try:
-        owner, epoch = told["owner"] or (slave.host, 0)  # type: ignore[misc]
+        pair: Any = told["owner"] or (slave.host, 0)
+        owner, epoch = pair
         found = About(
             host=slave.host, owner=str(owner), epoch=int(epoch), mode=mode, arch=str(told["arch"]),
-            version=str(told["version"]), size=int(told["size"]), inodes=int(told["inodes"]),  # type: ignore[call-overload]
+            version=str(told["version"]), size=int(told["size"]), inodes=int(told["inodes"]),
             enabled=bool(told["enabled"]), seconds=round(passed.seconds, 1), sent=passed.received,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:

@@ -9,38 +9,33 @@ from vstools import files, lxc
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.guest import check_name
-from vstools.paths import STAGED, Paths
+from vstools.paths import STAGED, Paths, host_name
 from vstools.pool import rsync
 
-MODES = ("live", "hot", "cool", "held")
+MODES = ("hot", "cool")
 
 
 def send(paths: Paths, name: str, mode: str, words: Sequence[str]) -> int:
     """Give a guest's tree to the master's rsync.
 
-    ``live``: as it is, while it changes; a pass before another one. ``hot``: from a snapshot, running or not. ``cool``: from
-    a snapshot of the stopped guest, which runs again as soon as that is there. ``held``: stopped, and held by the session.
+    ``hot``: from a snapshot, running or not. ``cool``: from a snapshot of the stopped guest, which runs again as soon as
+    that is there.
     """
     check_name(name, imported=True)
     with _tree(paths, name, mode) as tree:
+        if not any(tree.iterdir()):
+            raise Refused(f"the tree of guest {name} is empty", "is what belongs there mounted?")
         return rsync.serve(words, sender=True, folder=tree)
 
 
 @contextmanager
 def _tree(paths: Paths, name: str, mode: str) -> Iterator[Path]:
-    from vstools.lifecycle import snapshot, trees
+    from vstools.lifecycle import snapshot
 
-    with ExitStack() as stack:
-        if mode == "cool":
-            yield stack.enter_context(_cool(paths, name))
-        elif mode == "hot":
-            yield stack.enter_context(snapshot.of_guest(paths, name))
-        elif mode in ("live", "held"):
-            if mode == "held" and lxc.is_running(paths, name):
-                raise Refused(f"guest {name} is running")
-            yield trees.opened(paths, name)
-        else:
-            raise Refused(f"{mode!r} is no way to give a guest", ", ".join(MODES))
+    if mode not in MODES:
+        raise Refused(f"{mode!r} is no way to give a guest", ", ".join(MODES))
+    with _cool(paths, name) if mode == "cool" else snapshot.of_guest(paths, name) as tree:
+        yield tree
 
 
 @contextmanager
@@ -64,9 +59,7 @@ def _cool(paths: Paths, name: str) -> Iterator[Path]:
         checkpoint("cool:snapshot")
         if choose.of_guest(paths, name).snapshots:
             wake(paths, name)
-            yield tree
-        else:
-            yield tree
+        yield tree
 
 
 def _asleep(paths: Paths, name: str) -> Path:
@@ -74,13 +67,17 @@ def _asleep(paths: Paths, name: str) -> Path:
 
 
 def wake(paths: Paths, name: str) -> None:
-    """Start a guest that was stopped for a copy; nothing is done for another."""
-    from vstools.lifecycle import control
+    """Start a guest that was stopped for a while, if it is still this host's; nothing is done for another."""
+    from vstools.config import registry
+    from vstools.lifecycle import control, ownership
 
     mark = _asleep(paths, name)
-    if mark.exists():
+    if not mark.exists():
+        return
+    owner = ownership.of(paths, name) if registry.exists(paths, name) else None
+    if registry.exists(paths, name) and (owner is None or owner.host == host_name()):
         control.start(paths, name)
-        mark.unlink(missing_ok=True)
+    mark.unlink(missing_ok=True)
 
 
 def sleep(paths: Paths, name: str) -> None:
@@ -93,15 +90,15 @@ def settled(paths: Paths, name: str) -> None:
     _asleep(paths, name).unlink(missing_ok=True)
 
 
-def receive(paths: Paths, name: str, words: Sequence[str], forced: str | None) -> int:
+def receive(paths: Paths, name: str, words: Sequence[str]) -> int:
     """Take rsync's files into what was staged for a guest, and nowhere else.
 
-    ``forced``: what another host asked for, where its key allows this command alone (SSH_ORIGINAL_COMMAND).
+    ``--asked`` and a word: what another host asked for, where its key allows this command alone (SSH_ORIGINAL_COMMAND).
     """
     check_name(name, imported=True)
     tree = paths.trees / f"{STAGED}{name}"
     if not tree.is_dir() or tree.is_symlink():
         raise Refused(f"nothing is staged for guest {name}")
-    if forced is not None:
-        words = shlex.split(forced)[1:]
+    if words[:1] == ["--asked"]:
+        words = shlex.split(" ".join(words[1:]))[1:]
     return rsync.serve(words, sender=False, folder=tree)

@@ -1,4 +1,4 @@
-"""A generation of the store becomes a guest on a host: registered, disabled and stopped; enabled and started if asked."""
+"""A generation of the store becomes a guest on a host: registered, disabled and stopped; started if asked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def put(
     paths: Paths, slave: Slave, generation: Generation, owner: Ownership, *, verbs: tuple[str, ...] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:  # fmt: skip
-    """Bring the generation to the host; killed, the same command goes on. Raises Refused where there is such a guest."""
+    """Bring the generation to a host; killed, the same command goes on. Raises Refused where it has such a guest."""
     told = get.about(generation)
     name = generation.guest
     words = {
@@ -64,10 +64,10 @@ def put(
     }  # fmt: skip
     with remote.agent(paths, slave) as there, log.change(f"put {generation.name} on {slave.host}", name):
         there.call("claim", name=name)
-        answer = there.call("check", timeout=get.LONG, **words)
+        answer = there.call("check", words, timeout=get.LONG)
         for note in answer["notes"]:
             log.note(f"{slave.host}: {note}")
-        there.call("stage", timeout=get.LONG, **words)
+        there.call("stage", words, timeout=get.LONG)
         try:
             rsync.push(paths, slave, name, generation.tree, progress)
         except BaseException:

@@ -1,7 +1,7 @@
 """The master's end of a conversation with a host: what it answers is data, checked before it is believed."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ class Agent:
     def call(
         self,
         verb: str,
+        /,
+        words: Mapping[str, object] | None = None,
         *,
         timeout: float = ANSWER_TIMEOUT,
         progress: Callable[[int], None] = lambda _: None,
@@ -43,7 +45,7 @@ class Agent:
         """
         self.channel.settimeout(timeout)
         try:
-            self.channel.sendall(wire.line({"verb": verb, "with": more}))
+            self.channel.sendall(wire.line({"verb": verb, "with": {**(words or {}), **more}}))
         except OSError as error:
             raise ssh.Unreachable(f"host {self.slave.host}: the connection ended", verb) from error
         notes = 0
@@ -67,6 +69,12 @@ class Agent:
         if "value" not in answer:
             raise VsError(f"host {self.slave.host} answers nothing that is understood")
         return answer["value"]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Address and port of the host's sshd, as this connection has them."""
+        place, port, *_ = self.channel.get_transport().getpeername()
+        return str(place), int(port)
 
     def greet(self) -> None:
         """Read the agent's first line; raises VsError where no vs-tools of a version that fits is installed."""

@@ -53,15 +53,13 @@ def pull(
 ) -> Passed:  # fmt: skip
     """Copy a guest's tree from a host into a directory; nothing outside ``within`` can be written to by that.
 
-    ``mode`` is what the host gives (``vs-slave send``). Files that are as they were in one of the trees
-    ``before`` become hard links to those. Raises VsError when anything of the tree is missing; only a ``live`` one may lose files meanwhile.
+    ``mode`` is what the host gives (``vs-slave send``). Files that are as they were in one of the trees ``before``
+    become hard links to those. Raises VsError when anything of the tree is missing.
     """
     there = shlex.join(ssh.remote(slave, remote.COMMAND, "send", name, mode))
     more = (f"--link-dest={tree}" for tree in before)
     argv = [*_words(paths, slave, there), *more, f"{slave.name}:./", "./"]
-    return _pass(
-        confined.words(within, into, *argv), f"{name} from {slave.host}", live=mode == "live", progress=progress
-    )
+    return _pass(confined.words(within, into, *argv), f"{name} from {slave.host}", live=False, progress=progress)
 
 
 def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[int], None] = lambda _: None) -> Passed:
@@ -71,8 +69,21 @@ def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[
     return _pass(argv, f"{name} to {slave.host}", live=False, progress=progress)
 
 
+def hand_over(
+    slave: Slave, shell: Sequence[str], tree: Path, *, live: bool, deadline: float,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Passed:  # fmt: skip
+    """Copy a tree to another host that lets nothing else in by this ssh; it takes ``deadline`` seconds at most."""
+    argv = ["timeout", "--signal=KILL", str(max(1, int(deadline))), *_with(slave, shell, "rsync")]
+    return _pass([*argv, f"{tree}/", f"{slave.name}:./"], f"to {slave.host}", live=live, progress=progress)
+
+
 def _words(paths: Paths, slave: Slave, there: str) -> list[str]:
-    words = ["rsync", *COPY, *_STATUS, f"--timeout={_SILENT_FOR}", f"--rsh={shlex.join(ssh.words(paths, slave))}"]
+    return _with(slave, ssh.words(paths, slave), there)
+
+
+def _with(slave: Slave, shell: Sequence[str], there: str) -> list[str]:
+    words = ["rsync", *COPY, *_STATUS, f"--timeout={_SILENT_FOR}", f"--rsh={shlex.join(shell)}"]
     words += [f"--rsync-path={there}"]
     if slave.bwlimit is not None:
         words.append(f"--bwlimit={slave.bwlimit}")

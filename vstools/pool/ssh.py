@@ -106,6 +106,16 @@ def said(slave: Slave, timeout: float) -> Iterator[None]:
         raise Unreachable(f"host {slave.host}: {words}") from error
 
 
+def known_line(paths: Paths, slave: Slave) -> str:
+    """The line of known_hosts with a host's key; raises Unreachable where there is none."""
+    path = folder(paths) / KNOWN_HOSTS
+    lines = path.read_text().splitlines() if path.exists() else []
+    for line in lines:
+        if line.split()[:1] == [slave.name]:
+            return line
+    raise Unreachable(f"the key of host {slave.host} is unknown", f"vs-hosts --add {slave.name}")
+
+
 def fingerprint(key: bytes) -> str:
     """What ssh-keygen -l shows of a public key: SHA256 in base64."""
     import base64
@@ -115,13 +125,18 @@ def fingerprint(key: bytes) -> str:
 
 
 def words(paths: Paths, slave: Slave, *, own_key: bool = True) -> list[str]:
-    """The system's ssh, to the same machine with the same key, and none of the caller's configuration.
+    """The system's ssh to a host of the pool, the same machine with the same key.
 
     Without ``own_key`` it is for the admin at the terminal: with his keys, and it may ask for a password.
     """
-    keys = {"BatchMode": "yes", "IdentitiesOnly": "yes", "IdentityFile": folder(paths) / KEY} if own_key else {}
+    return words_with(slave, folder(paths) / KNOWN_HOSTS, folder(paths) / KEY if own_key else None)
+
+
+def words_with(slave: Slave, known: Path, key: Path | None) -> list[str]:
+    """ssh with one known_hosts, one key (None: the caller's own), and none of the caller's configuration."""
+    keys = {} if key is None else {"BatchMode": "yes", "IdentitiesOnly": "yes", "IdentityFile": key}
     options = {
-        **keys, "StrictHostKeyChecking": "yes", "UserKnownHostsFile": folder(paths) / KNOWN_HOSTS,
+        **keys, "StrictHostKeyChecking": "yes", "UserKnownHostsFile": known,
         "GlobalKnownHostsFile": os.devnull, "HostKeyAlias": slave.name, "CheckHostIP": "no",
         "ConnectTimeout": int(CONNECT_TIMEOUT), "ControlPath": "none",
         "ServerAliveInterval": _DEAD_AFTER // 4, "ServerAliveCountMax": 4, "UpdateHostKeys": "no", "LogLevel": "ERROR",

@@ -1,0 +1,137 @@
+"""vs-backup: copies of the guests that backup.conf lists; and what there is of copies."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vstools import log
+from vstools import paths as installation
+from vstools.cli import app, pooled
+from vstools.errors import Refused
+
+if TYPE_CHECKING:
+    from vstools.config.backup import Entry
+    from vstools.paths import Paths
+    from vstools.pool.backup import Outcome
+
+
+def backup(
+    name: pooled.Guests = None,
+    host: pooled.Hosts = None,
+    list_: Annotated[bool, typer.Option("--list", help="the copies that there are")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="read copies again and compare their checksums")] = False,
+    hold: Annotated[
+        str | None, typer.Option("--hold", help="keep this copy whatever backup.conf says", metavar="TIME")
+    ] = None,
+    release: Annotated[str | None, typer.Option("--release", help="no longer", metavar="TIME")] = None,
+    accept_config: pooled.AcceptConfig = False,
+    as_json: app.Json = False,
+    table: app.Table = False,
+    dry_run: app.DryRun = False,
+) -> int:
+    """Copy the guests of backup.conf to the store: hot from a snapshot, cool stopped for as long as the snapshot takes.
+
+    Several hosts at once, each one guest at a time; one that fails is named and stops no other, and the exit status is
+    1 then. Prints <host>:<guest>:<generation>. --list prints <guest>:<generation>:<host>:<hot|cool>:<held or empty>.
+    """
+    app.exclusive(list=list_, verify=verify, hold=bool(hold), release=bool(release))
+    paths = installation.from_environment()
+    if list_:
+        return _list(paths, name, as_json=as_json, table=table)
+    if verify:
+        return _verify(paths, name)
+    if hold or release:
+        store = pooled.store(paths)
+        chosen = store.generation(app.single(name or []), hold or release or "")
+        (store.hold if hold else store.unhold)(chosen)
+        return 0
+    return _copy(paths, name, host, accept=accept_config, dry_run=dry_run)
+
+
+def _entries(paths: "Paths", names: list[str] | None) -> "list[Entry]":
+    from vstools.config import backup
+    from vstools.config.text import Faults
+
+    faults = Faults()
+    entries = backup.load(paths.conf / "backup.conf", faults)
+    faults.check()
+    if not entries:
+        raise Refused(f"{paths.conf / 'backup.conf'} lists no guest", "a line is GUEST:hot or GUEST:cool")
+    known = {entry.guest: entry for entry in entries}
+    for name in names or ():
+        if name not in known:
+            raise Refused(f"backup.conf has no line for {name}", "vs-get copies any guest")
+    return [known[name] for name in names or known]
+
+
+def _copy(paths: "Paths", names: list[str] | None, hosts: list[str] | None, *, accept: bool, dry_run: bool) -> int:
+    from vstools.pool import backup as pool
+    from vstools.pool import scan
+
+    entries = _entries(paths, names)
+    store = pooled.store(paths)
+    slaves = scan.hosts(paths, hosts or ())
+    found = scan.scan(paths, slaves)
+    for _, sentence in found.missing:
+        log.warn(sentence)
+    if hosts:  # what lies elsewhere is not meant
+        there = {seen.guest for seen in found.guests}
+        entries = [entry for entry in entries if entry.guest in there]
+    jobs, failed = pool.plan(entries, found, slaves, named=bool(hosts))
+    if dry_run:
+        for job in jobs:
+            print(f"would copy {job.entry.guest} from {job.slave.host}, {'hot' if job.entry.hot else 'cool'}")
+        return 0
+    for outcome in failed:
+        _tell(outcome)
+    failed += pool.run(paths, store, jobs, _tell, accept=accept)
+    return int(bool(found.missing) or any(outcome.error for outcome in failed))
+
+
+def _tell(outcome: "Outcome") -> None:
+    if outcome.error:
+        print(f"vs-backup: {outcome.guest}: {outcome.error}", file=sys.stderr)
+    else:
+        print(f"{outcome.host}:{outcome.guest}:{outcome.generation}", flush=True)
+
+
+def _list(paths: "Paths", names: list[str] | None, *, as_json: bool, table: bool) -> int:
+    from vstools.pool import get
+
+    store = pooled.store(paths)
+    rows = []
+    for guest in names or store.names():
+        for made in store.generations(guest):
+            told = get.about(made)
+            rows.append({
+                "guest": guest, "generation": made.name, "host": told.host, "mode": told.mode, "held": made.is_held,
+                "size": told.size,
+            })  # fmt: skip
+    app.show(
+        rows,
+        lambda row: ":".join(
+            (row["guest"], row["generation"], row["host"], row["mode"], "held" if row["held"] else "")
+        ),
+        as_json=as_json, table=table,
+    )  # fmt: skip
+    return 0
+
+
+def _verify(paths: "Paths", names: list[str] | None) -> int:
+    from vstools.pool import manifest
+
+    store, wrong = pooled.store(paths), 0
+    for guest in names or store.names():
+        for made in store.generations(guest):
+            found = manifest.verify(made.path)
+            for difference in found:
+                print(f"vs-backup: {guest} {made.name}: {difference}", file=sys.stderr)
+            print(f"{guest}:{made.name}:{'damaged' if found else 'whole'}", flush=True)
+            wrong += bool(found)
+    return int(wrong > 0)
+
+
+def main() -> None:
+    """The command."""
+    app.execute(backup)

@@ -1,0 +1,109 @@
+"""vs-backup: what backup.conf lists, several hosts side by side, one guest's failure stopping no other."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from vstools.config.backup import Entry
+from vstools.config.slaves import Slave
+from vstools.errors import Refused, VsError
+from vstools.paths import Paths
+from vstools.pool import get, scan
+from vstools.pool.store import Store
+
+_HOSTS_AT_ONCE = 4
+"""Hosts that send at the same time; each sends one guest at a time."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One guest to copy, and from where."""
+
+    entry: Entry
+    slave: Slave
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one line of backup.conf. ``error`` is empty where a generation was made."""
+
+    guest: str
+    host: str
+    generation: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    sent: int = 0
+    pruned: int = 0
+
+
+def plan(
+    entries: Sequence[Entry], pool: scan.Pool, slaves: Sequence[Slave], *, named: bool
+) -> tuple[list[Job], list[Outcome]]:
+    """Which guest comes from which host, and what cannot be; ``named``: the hosts were asked for, noselect or not."""
+    noselect = frozenset() if named else frozenset(slave.host for slave in slaves if slave.noselect)
+    by_host = {slave.host: slave for slave in slaves}
+    jobs: list[Job] = []
+    failed: list[Outcome] = []
+    for entry in entries:
+        try:
+            seen = scan.chosen(pool.guests, entry.guest, noselect)
+        except Refused as error:
+            failed.append(Outcome(entry.guest, "", error=_why(str(error), pool)))
+        else:
+            jobs.append(Job(entry, by_host[seen.host]))
+    return jobs, failed
+
+
+def _why(sentence: str, pool: scan.Pool) -> str:
+    """A guest that is nowhere may be on a host that does not answer."""
+    silent = ", ".join(host for host, _ in pool.missing)
+    return f"{sentence} (no answer from {silent})" if silent else sentence
+
+
+def run(
+    paths: Paths, store: Store, jobs: Sequence[Job], done: Callable[[Outcome], None] = lambda _: None, *,
+    accept: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """Do the jobs: hosts side by side, the guests of a host one after the other. Each outcome is told as it comes."""
+    by_host: dict[Slave, list[Job]] = defaultdict(list)
+    for job in jobs:
+        by_host[job.slave].append(job)
+
+    def of_host(slave: Slave) -> list[Outcome]:
+        found = []
+        for job in by_host[slave]:
+            outcome = _one(paths, store, job, accept=accept)
+            done(outcome)
+            found.append(outcome)
+        return found
+
+    with ThreadPoolExecutor(max_workers=_HOSTS_AT_ONCE) as threads:
+        return [outcome for outcomes in threads.map(of_host, by_host) for outcome in outcomes]
+
+
+def _one(paths: Paths, store: Store, job: Job, *, accept: bool) -> Outcome:
+    entry, slave = job.entry, job.slave
+    begun = time.monotonic()
+    try:
+        mode = "hot" if entry.hot else "cool"
+        made = get.get(paths, store, slave, entry.guest, mode=mode, accept=accept)
+        gone = store.prune(entry.guest, entry.keep)
+    except (VsError, OSError) as error:
+        return Outcome(entry.guest, slave.host, error=str(error), seconds=time.monotonic() - begun)
+    sent = get.about(made).sent
+    return Outcome(entry.guest, slave.host, made.name, seconds=time.monotonic() - begun, sent=sent, pruned=len(gone))
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A mail's text: what failed first, then what was copied."""
+    failed = [outcome for outcome in outcomes if outcome.error]
+    fine = [outcome for outcome in outcomes if not outcome.error]
+    lines = [f"FAILED {outcome.guest} ({outcome.host or 'no host'}): {outcome.error}" for outcome in failed]
+    lines += [
+        f"copied {outcome.guest} ({outcome.host}): {outcome.generation}, {outcome.sent / (1 << 20):.1f} MiB sent, "
+        f"{outcome.seconds:.0f} s" + (f", {outcome.pruned} older removed" if outcome.pruned else "")
+        for outcome in fine
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,276 @@
+"""A guest moves: copied while it runs, stopped, copied to the end, and started elsewhere; never lost, never twice.
+
+What the steps are, and what each kill leaves, is in docs/safety.md. The point of no return is one durable line on the
+source, ``release``: before it the guest is the source's, and any failure lets it run there again; after it, it is the
+target's, and the next command brings the rest about.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vstools import log
+from vstools.config.slaves import Slave
+from vstools.errors import Refused, VsError
+from vstools.paths import Paths
+from vstools.pool import accepted, get, journal, parcel, remote, transfer
+from vstools.pool.journal import Journal
+from vstools.pool.remote import Agent
+from vstools.pool.rsync import Passed
+from vstools.pool.store import Store
+
+_MOST_PASSES = 5
+_SHORT = 5.0
+"""Seconds of a pass that another one would hardly make shorter."""
+_AROUND = 4.0
+"""Seconds that stopping and starting take, as far as can be known before."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done; the first line of the journal."""
+
+    name: str
+    source: str
+    target: str
+    transfer: str
+    epoch: int
+    running: bool
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a move may go. ``max_downtime`` in seconds."""
+
+    max_downtime: float | None = None
+    accept: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a move took: seconds predicted and measured that the guest was away (0: it was stopped), bytes copied."""
+
+    predicted: float
+    measured: float
+    sent: int
+
+
+def move(
+    paths: Paths, store: Store, name: str, source: Slave, target: Slave, wishes: Wishes,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Done:  # fmt: skip
+    """Move a guest; on any failure before the point of no return it is where it was, as it was."""
+    with journal.opened(paths, name) as old:
+        if old is not None:
+            raise Refused(f"a move of {name} was begun and not ended", "vs-move --resume or --rollback")
+        with remote.agent(paths, source) as there, remote.agent(paths, target) as here:
+            words, order = _prepare(store, name, there, here, wishes)
+            if wishes.dry_run:
+                return Done(0, 0, 0)
+            book = Journal(journal.path_of(paths, name), asdict(order))
+            with log.change(f"move from {source.host} to {target.host}", name):
+                book.begin()
+                return _run(paths, book, order, words, (there, here), wishes, progress)
+
+
+def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes) -> tuple[dict[str, Any], Order]:
+    """Ask both hosts everything that can be asked before; raises Refused where something speaks against it."""
+    for agent in (there, here):
+        agent.call("claim", name=name)
+    there.call("wake", name=name, timeout=get.LONG)
+    told = there.call("describe", name=name, timeout=get.LONG)
+    found = parcel.unpacked(there.call("files", name=name))
+    accepted.require(store, name, found, accept=wishes.accept)
+    source, target = there.slave.host, here.slave.host
+    try:
+        owner, epoch = told["owner"] or (source, 1)
+        order = Order(
+            name, source, target, f"move-{source}-{target}-{epoch}"[:64], int(epoch), bool(told["running"]),
+            bool(told["enabled"]),
+        )  # fmt: skip
+        words = {
+            "transfer": order.transfer, "name": name, "files": parcel.packed(found), "owner": [owner, order.epoch],
+            "size": told["size"], "inodes": told["inodes"], "arch": told["arch"], "version": told["version"],
+        }  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise VsError(f"host {source} describes its guest in a way that cannot be", str(error)) from error
+    if owner != source:
+        raise Refused(
+            f"guest {name} on {source} belongs to host {owner}", f"vs-adopt --name {name} there, if that is dead"
+        )
+    answer = here.call("check", words, timeout=get.LONG)
+    if answer["objections"]:
+        raise Refused(f"{target}: {'; '.join(map(str, answer['objections']))}")
+    for note in answer["notes"]:
+        log.note(f"{target}: {note}")
+    return words, order
+
+
+def _run(
+    paths: Paths, book: Journal, order: Order, words: dict[str, Any], agents: tuple[Agent, Agent], wishes: Wishes,
+    progress: Callable[[int], None],
+) -> Done:  # fmt: skip
+    there, here = agents
+    try:
+        here.call("stage", words, timeout=get.LONG)
+        book.step("staged")
+        with transfer.way(paths, there, here, order.name) as way:
+            if way.through_master:
+                log.note(f"{order.source} does not reach {order.target}: what is copied goes through this node")
+            passes = _ahead(way, progress) if order.running else []
+            predicted = _predicted(passes)
+            _check_downtime(predicted, wishes)
+            book.step("copied")
+            begun = time.monotonic()
+            there.call("hold", name=order.name, stop=order.running, timeout=get.LONG)
+            book.step("held")
+            passes.append(way.copy(live=False, timeout=_left(begun, wishes), progress=progress))
+        here.call("register", name=order.name, timeout=get.LONG)
+        book.step("registered")
+    except BaseException:
+        _back(book, order, there, here)
+        raise
+    there.call("release", name=order.name, host=order.target, epoch=order.epoch + 1)
+    book.step("released")
+    _forward(book, order, there, here)
+    measured = time.monotonic() - begun if order.running else 0.0
+    _clear(book, order, there)
+    return Done(predicted if order.running else 0.0, measured, sum(each.bytes for each in passes))
+
+
+def _ahead(way: transfer.Way, progress: Callable[[int], None]) -> list[Passed]:
+    """Passes while the guest runs, until another one would not be much shorter."""
+    passes = [way.copy(live=True, progress=progress)]
+    while len(passes) < _MOST_PASSES:
+        passes.append(way.copy(live=True, progress=progress))
+        if passes[-1].seconds < _SHORT or passes[-1].seconds > 0.7 * passes[-2].seconds:
+            break
+    return passes
+
+
+def _predicted(passes: list[Passed]) -> float:
+    return _AROUND + (passes[-1].seconds if passes else 0.0)
+
+
+def _check_downtime(predicted: float, wishes: Wishes) -> None:
+    if wishes.max_downtime is not None and predicted > wishes.max_downtime:
+        raise VsError(
+            f"the guest would be away for {predicted:.1f} s, more than {wishes.max_downtime:g} s: it stays where it is",
+            "try again when less is written in it",
+        )
+
+
+def _left(begun: float, wishes: Wishes) -> float:
+    """Seconds that the last pass may take."""
+    if wishes.max_downtime is None:
+        return get.LONG
+    return max(1.0, wishes.max_downtime - (time.monotonic() - begun) - _AROUND / 2)
+
+
+def _back(book: Journal, order: Order, there: Agent, here: Agent) -> None:
+    """Before the point of no return: the guest runs where it was, and the target forgets it."""
+    failed = False
+    for agent, verb in ((there, "let_go"), (here, "abandon")):
+        try:
+            agent.call(verb, name=order.name, timeout=get.LONG)
+        except VsError as error:
+            log.warn(str(error))
+            failed = True
+    try:
+        if "registered" in book.steps or not failed:
+            _drop_copy(order, here)
+    except VsError as error:
+        log.warn(str(error))
+        failed = True
+    if failed:
+        log.warn(f"the move of {order.name} is not undone to its end: vs-move --name {order.name} --rollback")
+    else:
+        book.end()
+
+
+def _drop_copy(order: Order, here: Agent) -> None:
+    """Remove the target's copy, which is the source's still."""
+    if any(row.get("guest") == order.name for row in here.call("states")):
+        here.call("forget", name=order.name, timeout=get.LONG)
+
+
+def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
+    """After the point of no return: the guest is the target's, is enabled there if it was, and runs if it did."""
+    here.call("own", name=order.name, host=order.target, epoch=order.epoch + 1)
+    book.step("owned")
+    if order.enabled:
+        here.call("do", name=order.name, verb="enable", timeout=get.LONG)
+    if order.running:
+        try:
+            here.call("do", name=order.name, verb="start", timeout=get.LONG)
+        except Refused as error:
+            _return(book, order, there, here, error)
+            raise
+    book.step("started")
+
+
+def _return(book: Journal, order: Order, there: Agent, here: Agent, error: VsError) -> None:
+    """It never ran on the target: the source has it again, in a later epoch."""
+    log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
+    here.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
+    there.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
+    there.call("let_go", name=order.name, timeout=get.LONG)
+    if order.running:
+        there.call("do", name=order.name, verb="start", timeout=get.LONG)
+    here.call("forget", name=order.name, timeout=get.LONG)
+    book.end()
+
+
+def _clear(book: Journal, order: Order, there: Agent) -> None:
+    """The source's copy goes; nothing is left to be done."""
+    there.call("let_go", name=order.name, timeout=get.LONG)
+    there.call("forget", name=order.name, timeout=get.LONG)
+    book.end()
+
+
+def finish(paths: Paths, name: str, slaves: dict[str, Slave], *, back: bool) -> str:
+    """Bring a move that was killed to its end, or undo it; says what became of it.
+
+    Before the point of no return only undoing is left to this: the same vs-move copies on from what came. Raises
+    Refused where it is too late to undo, or a host that knows does not answer.
+    """
+    with journal.opened(paths, name) as book:
+        if book is None:
+            raise Refused(f"no move of {name} was begun", "vs-move --status lists those that were")
+        order = Order(**book.facts)
+        with remote.agent(paths, slaves[order.source]) as there, remote.agent(paths, slaves[order.target]) as here:
+            for agent in (there, here):
+                agent.call("claim", name=name)
+            released = _is_released(order, there, here)
+            if not released:
+                _back_again(book, order, there, here)
+                return f"guest {name} is on {order.source}, as before"
+            if back:
+                raise Refused(f"guest {name} belongs to {order.target} already", "--resume, then move it back")
+            _forward(book, order, there, here)
+            _clear(book, order, there)
+            return f"guest {name} is on {order.target}"
+
+
+def _is_released(order: Order, there: Agent, here: Agent) -> bool:
+    """Whether the point of no return is behind: the source says so, or has forgotten the guest, which comes after."""
+    for agent in (there, here):
+        for row in agent.call("states"):
+            if (
+                row.get("guest") == order.name
+                and row.get("owner") == order.target
+                and row.get("epoch") == order.epoch + 1
+            ):
+                return True
+    return False
+
+
+def _back_again(book: Journal, order: Order, there: Agent, here: Agent) -> None:
+    there.call("wake", name=order.name, timeout=get.LONG)
+    here.call("expel", name=order.name)
+    here.call("abandon", name=order.name, timeout=get.LONG)
+    _drop_copy(order, here)
+    book.end()
