@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -116,6 +117,9 @@ class Host:
         return files | {str(path): b"" for path in self.trees.glob("*")}
 
 
+H = TypeVar("H", bound=Host)
+
+
 def _networks() -> None:
     """The test run's own network: no bridge is left of the test before, nor the rules for it."""
     subprocess.run(["ip", "link", "delete", "vsbr0"], stderr=subprocess.DEVNULL, check=False)
@@ -202,10 +206,10 @@ def attempts(host: Host, name: str, scripts: dict[str, str]) -> dict[str, int]:
 
 
 @contextmanager
-def installation() -> Iterator[Host]:
+def installation(kind: type[H] = Host) -> Iterator[H]:  # type: ignore[assignment]
     """An installation of vs-tools; at the end its guests are stopped, and whatever is left of them is an error."""
     root = Path(tempfile.mkdtemp(prefix="vs-test-", dir="/var/tmp"))
-    host = Host(root)
+    host = kind(root)
     try:
         yield host
         host.vs("vs-control", "--all", "--stop")

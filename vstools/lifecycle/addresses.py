@@ -32,14 +32,21 @@ def new_nic(
 
     Raises Refused; ``more`` is what can be done about an address in no network beside a line for it.
     """
+    check_network(address, host, device, prefix, more=more)
     network = host.networks.of(address)
-    if network is None and not _may_be_outside(host, device, prefix):
-        raise Refused(f"{address} is in no network of networks.conf", f"add a line for it{more}")
     if (device or host.conf.device) is None:
         raise Refused(f"no network device for {address}", "set DEFAULT_DEVICE in create.conf, or give --device")
     nic = Nic(key, address, prefix, device, new_mac())
     plan.check_address(address, plan.interface(nic, network, host.conf), network.gateway if network else None)
     return nic
+
+
+def check_network(
+    address: Address, host: Settings, device: str | None = None, prefix: int | None = None, *, more: str = ""
+) -> None:
+    """Raise Refused for an address in no network of networks.conf, where nothing else says what it is connected to."""
+    if host.networks.of(address) is None and not _may_be_outside(host, device, prefix):
+        raise Refused(f"{address} is in no network of networks.conf", f"add a line for it{more}")
 
 
 def _may_be_outside(host: Settings, device: str | None, prefix: int | None) -> bool:

@@ -61,6 +61,13 @@ def fit(guest: Guest, tree: Path) -> None:
     checkpoint("create:limited")
 
 
+def arrived(guest: Guest, tree: Path) -> None:
+    """Set the limit of a tree that came from another host; one that takes more comes all the same, and that is said."""
+    with _said(guest):
+        if counted.is_on(tree):
+            _bound(guest, tree)
+
+
 @contextmanager
 def starting(paths: Paths, guest: Guest) -> Iterator[None]:
     """Let a guest that does not run be counted, and limited as its files say when the host has written into its tree.

@@ -1,6 +1,7 @@
 """Whether dead commands left anything. Kept small: nearly always they did not, and what removes it is not loaded."""
 
 import os
+import time
 
 from vstools import alive, files
 from vstools.paths import DOOMED, STAGED, Paths
@@ -8,6 +9,10 @@ from vstools.storage import owners, plain
 
 MADE = ".made"
 """In the directory of a guest that is being made: the identity of the tree that will bear its name."""
+ARRIVING = ".arriving"
+"""In the directory of a guest that comes from another host: the transfer, which may go on after a kill."""
+AWAITED = 24 * 3600.0
+"""Seconds since its last step after which nobody is believed to come back for it."""
 _LOOKED = "snapshots-swept"
 
 
@@ -29,7 +34,16 @@ def names(paths: Paths) -> list[str]:
             elif os.path.lexists(paths.guests / entry / MADE):
                 entries.add(f"{STAGED}{entry}")
     found = {entry.removeprefix(STAGED).removeprefix(DOOMED) for entry in entries}
-    return sorted(found.union(_dead(paths)))
+    return sorted(name for name in found.union(_dead(paths)) if not awaited(paths, name))
+
+
+def awaited(paths: Paths, name: str) -> bool:
+    """Whether a guest comes here from another host, and somebody may go on with that."""
+    try:
+        at = os.stat(paths.guests / f"{STAGED}{name}" / ARRIVING).st_mtime  # noqa: PTH116 - cheap
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return abs(time.time() - at) < AWAITED
 
 
 def _dead(paths: Paths) -> list[str]:

@@ -44,11 +44,16 @@ def _check_archive(archive: Path) -> None:
 
 def check_removable(paths: Paths, name: str) -> None:
     """Raise Refused for a guest that is unknown, running or enabled."""
+    check_idle(paths, name)
+    if guests.is_enabled(paths.config_of(name)):
+        raise Refused(f"guest {name} is enabled", f"vs-control --name {name} --disable")
+
+
+def check_idle(paths: Paths, name: str) -> None:
+    """Raise Refused for a guest that is unknown or running, or in whose tree something is mounted."""
     guests.require(paths, name)
     if lxc.is_running(paths, name):
         raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
-    if guests.is_enabled(paths.config_of(name)):
-        raise Refused(f"guest {name} is enabled", f"vs-control --name {name} --disable")
     _check_mounts(paths, name)
 
 
@@ -65,10 +70,16 @@ def remove(paths: Paths, name: str) -> None:
     with guest_lock(paths, name):
         check_removable(paths, name)
         with log.change("remove", name):
-            _release(paths, name)
-            forget(paths, name)
-            if paths.systemd:
-                units.reset(name)
+            take_away(paths, name)
+
+
+def take_away(paths: Paths, name: str) -> None:
+    """Remove a guest that ``check_removable`` lets go. The caller holds the guest's lock."""
+    _release(paths, name)
+    forget(paths, name)
+    (paths.refused / name).unlink(missing_ok=True)
+    if paths.systemd:
+        units.reset(name)
 
 
 def _release(paths: Paths, name: str) -> None:

@@ -14,7 +14,7 @@ from vstools.faults import checkpoint
 from vstools.guest import CONTEXT_MAX, CONTEXT_MIN, Address, Guest, Place
 from vstools.lifecycle import addresses
 from vstools.lifecycle.host import host_lock
-from vstools.lifecycle.leftovers import MADE
+from vstools.lifecycle.leftovers import ARRIVING, MADE, awaited
 from vstools.paths import STAGED, Paths
 from vstools.storage import choose
 
@@ -25,6 +25,8 @@ def check_free(paths: Paths, name: str, wanted: Iterable[Address]) -> None:
     """Raise Refused when name or addresses are taken on this host, by what is being made here as well."""
     if guests.exists(paths, name):
         raise Refused(f"there is a guest {name!r} already", "choose another name, or vs-remove it")
+    if awaited(paths, name):
+        raise Refused(f"a guest {name!r} is coming here from another host", "wait for it, or choose another name")
     if os.path.lexists(paths.tree_of(name)):
         raise Refused(f"{paths.tree_of(name)} is in the way", "it belongs to no guest: move it away")
     addresses.check_free(paths, wanted)
@@ -107,6 +109,7 @@ def take_directory(paths: Paths, name: str) -> None:
 
 def finish(paths: Paths, name: str) -> None:
     """The guest exists: nothing of it is new any more."""
+    (paths.config_of(name) / ARRIVING).unlink(missing_ok=True)
     choose.of_guest(paths, name).finish(name)
     checkpoint("create:finished")
     (paths.config_of(name) / MADE).unlink()

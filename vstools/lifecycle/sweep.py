@@ -42,12 +42,16 @@ def _sweep_snapshots(paths: Paths) -> None:
 
 
 def sweep_one(paths: Paths, name: str) -> None:
-    """Remove what a dead command left of one guest. The caller holds the guest's lock."""
+    """Remove what a dead command left of one guest. The caller holds the guest's lock.
+
+    What comes from another host stays for a day: the next command of its transfer goes on with it.
+    """
+    if leftovers.awaited(paths, name):
+        return
     config = paths.config_of(name)
     if config.is_dir():
         if (config / MADE).exists():
-            choose.of_guest(paths, name).finish(name)
-            (config / MADE).unlink()
+            staging.finish(paths, name)
     elif (paths.guests / f"{DOOMED}{name}").is_dir():
         _forget_files(paths, name)
     elif staging.made_by(paths, name):
