@@ -141,7 +141,7 @@ class Node(Host):
 
 @contextmanager
 def pool(*names: str) -> Iterator[list[Node]]:
-    """Nodes of these names, linked; the first is the master: the others are in its slaves.conf and its key is known."""
+    """Nodes of these names, linked; they have not met."""
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
     subprocess.run(["ip", "link", "set", BRIDGE, "up"], check=True)
     nodes: list[Node] = []
@@ -158,3 +158,23 @@ def pool(*names: str) -> Iterator[list[Node]]:
             node.vs("vs-control", "--all", "--stop")
             node.end()
         subprocess.run(["ip", "link", "delete", BRIDGE], check=True)
+
+
+def meet(master: Node, node: Node) -> str:
+    """The first contact, where the admin's own key is let in."""
+    admin = master.root / "home/.ssh/id_ed25519"
+    if not admin.exists():
+        master.inside_node(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(admin)])
+    keys = node.root / "home/.ssh/authorized_keys"
+    keys.write_text(admin.with_suffix(".pub").read_text())
+    keys.chmod(0o600)
+    return master.ok("vs-hosts", "--add", node.name, "--address", node.address, "--fingerprint", node.key)
+
+
+@contextmanager
+def met(*names: str) -> Iterator[list[Node]]:
+    """A pool whose first node is the master and knows the others."""
+    with pool(*names) as nodes:
+        for node in nodes[1:]:
+            meet(nodes[0], node)
+        yield nodes

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from nodes import Node, pool
+from nodes import meet as first_contact
 
 MASTER, ONE, TWO = "vsm", "vsh-00", "vsh-01"
 
@@ -18,15 +19,8 @@ def nodes() -> Iterator[dict[str, Node]]:
 
 
 def meet(nodes: dict[str, Node], name: str) -> str:
-    """The first contact, where the admin's own key is let in."""
-    master, node = nodes[MASTER], nodes[name]
-    admin = master.root / "home/.ssh/id_ed25519"
-    if not admin.exists():
-        master.inside_node(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(admin)])
-    keys = node.root / "home/.ssh/authorized_keys"
-    keys.write_text(admin.with_suffix(".pub").read_text())
-    keys.chmod(0o600)
-    return master.ok("vs-hosts", "--add", name, "--address", node.address, "--fingerprint", node.key)
+    """The first contact of the master with a host."""
+    return first_contact(nodes[MASTER], nodes[name])
 
 
 def test_a_pool_is_met_and_scanned(nodes: dict[str, Node]) -> None:

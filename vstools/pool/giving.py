@@ -18,8 +18,8 @@ MODES = ("hot", "cool")
 def send(paths: Paths, name: str, mode: str, words: Sequence[str]) -> int:
     """Give a guest's tree to the master's rsync.
 
-    ``hot``: from a snapshot, running or not. ``cool``: from a snapshot of the stopped guest, which runs again as soon as
-    that is there.
+    ``hot``: from a snapshot, running or not. ``cool``: from a snapshot of the stopped guest, which runs again as soon
+    as that is there.
     """
     check_name(name, imported=True)
     with _tree(paths, name, mode) as tree:

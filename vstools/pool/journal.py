@@ -1,4 +1,4 @@
-"""What a move has done so far, on the master: a file a guest, a JSON object a line, each on the disk before the next step.
+"""What a move has done so far, on the master: a file a guest, a JSON object a line, on the disk before the next step.
 
 The first line says what is to be done, each further one which step is behind. Only one command at a time has it.
 """

@@ -6,8 +6,9 @@ target's, and the next command brings the rest about.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vstools import log
@@ -67,6 +68,9 @@ def move(
         if old is not None:
             raise Refused(f"a move of {name} was begun and not ended", "vs-move --resume or --rollback")
         with remote.agent(paths, source) as there, remote.agent(paths, target) as here:
+            for agent in (there, here):
+                agent.call("claim", name=name)
+            there.call("wake", name=name, timeout=get.LONG)
             words, order = _prepare(store, name, there, here, wishes)
             if wishes.dry_run:
                 return Done(0, 0, 0)
@@ -78,9 +82,6 @@ def move(
 
 def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes) -> tuple[dict[str, Any], Order]:
     """Ask both hosts everything that can be asked before; raises Refused where something speaks against it."""
-    for agent in (there, here):
-        agent.call("claim", name=name)
-    there.call("wake", name=name, timeout=get.LONG)
     told = there.call("describe", name=name, timeout=get.LONG)
     found = parcel.unpacked(there.call("files", name=name))
     accepted.require(store, name, found, accept=wishes.accept)
@@ -133,7 +134,12 @@ def _run(
     except BaseException:
         _back(book, order, there, here)
         raise
-    there.call("release", name=order.name, host=order.target, epoch=order.epoch + 1)
+    try:
+        there.call("release", name=order.name, host=order.target, epoch=order.epoch + 1)
+    except VsError as error:
+        raise VsError(
+            f"{order.source} did not say whether it released guest {order.name}: {error}", "vs-move --resume asks again"
+        ) from error
     book.step("released")
     _forward(book, order, there, here)
     measured = time.monotonic() - begun if order.running else 0.0
@@ -231,46 +237,53 @@ def _clear(book: Journal, order: Order, there: Agent) -> None:
     book.end()
 
 
-def finish(paths: Paths, name: str, slaves: dict[str, Slave], *, back: bool) -> str:
-    """Bring a move that was killed to its end, or undo it; says what became of it.
-
-    Before the point of no return only undoing is left to this: the same vs-move copies on from what came. Raises
-    Refused where it is too late to undo, or a host that knows does not answer.
-    """
+@contextmanager
+def _begun(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> Iterator[tuple[Journal, Order, Agent, Agent]]:
+    """A move that was begun, and the agents of its hosts; raises Refused where there is none."""
     with journal.opened(paths, name) as book:
         if book is None:
             raise Refused(f"no move of {name} was begun", "vs-move --status lists those that were")
         order = Order(**book.facts)
+        for host in (order.source, order.target):
+            if host not in slaves:
+                raise Refused(f"host {host} is not in the pool any more", f"{book.path} says what was to be done")
         with remote.agent(paths, slaves[order.source]) as there, remote.agent(paths, slaves[order.target]) as here:
             for agent in (there, here):
                 agent.call("claim", name=name)
-            released = _is_released(order, there, here)
-            if not released:
-                _back_again(book, order, there, here)
-                return f"guest {name} is on {order.source}, as before"
-            if back:
-                raise Refused(f"guest {name} belongs to {order.target} already", "--resume, then move it back")
+            there.call("wake", name=name, timeout=get.LONG)
+            yield book, order, there, here
+
+
+def rollback(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> None:
+    """Undo a move that was killed. Raises Refused where the guest is the target's already."""
+    with _begun(paths, name, slaves) as (book, order, there, here), log.change("roll a move back", name):
+        if _is_released(order, there, here):
+            raise Refused(f"guest {name} belongs to {order.target} already", "--resume, then move it back")
+        here.call("expel", name=name)
+        here.call("abandon", name=name, timeout=get.LONG)
+        _drop_copy(order, here)
+        book.end()
+
+
+def resume(
+    paths: Paths, store: Store, name: str, slaves: Mapping[str, Slave], wishes: Wishes,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Done:  # fmt: skip
+    """Bring a move that was killed to its end: what was copied already is not copied again."""
+    with _begun(paths, name, slaves) as (book, order, there, here), log.change("resume a move", name):
+        if _is_released(order, there, here):
             _forward(book, order, there, here)
             _clear(book, order, there)
-            return f"guest {name} is on {order.target}"
+            return Done(0, 0, 0)
+        _drop_copy(order, here)
+        words, now = _prepare(store, name, there, here, wishes)
+        again = Journal(book.path, asdict(replace(now, enabled=now.enabled or order.enabled)))
+        again.begin()
+        return _run(paths, again, now, words, (there, here), wishes, progress)
 
 
 def _is_released(order: Order, there: Agent, here: Agent) -> bool:
     """Whether the point of no return is behind: the source says so, or has forgotten the guest, which comes after."""
-    for agent in (there, here):
-        for row in agent.call("states"):
-            if (
-                row.get("guest") == order.name
-                and row.get("owner") == order.target
-                and row.get("epoch") == order.epoch + 1
-            ):
-                return True
-    return False
-
-
-def _back_again(book: Journal, order: Order, there: Agent, here: Agent) -> None:
-    there.call("wake", name=order.name, timeout=get.LONG)
-    here.call("expel", name=order.name)
-    here.call("abandon", name=order.name, timeout=get.LONG)
-    _drop_copy(order, here)
-    book.end()
+    after = (order.name, order.target, order.epoch + 1)
+    rows = [row for agent in (there, here) for row in agent.call("states")]
+    return any((row.get("guest"), row.get("owner"), row.get("epoch")) == after for row in rows)

@@ -1,8 +1,8 @@
-"""Data goes straight from one host to another: by a key made for this one transfer, or through the master's connections.
+"""Data goes straight from one host to another, or through this node, by a key made for this one transfer.
 
-The source runs rsync, the target lets it in by that key alone, for one command (``vs-slave receive NAME``), for a day at
-most. Both forget it at the end of their sessions; what a killed session left is useless without a staged guest, expires, and is
-removed by the next session for that guest.
+The source runs rsync, the target lets it in by that key alone, for one command (``vs-slave receive NAME``), for a day
+at most. Both forget it at the end of their sessions; what a killed session left is useless without a staged guest,
+expires, and is removed by the next session for that guest.
 """
 
 import re
