@@ -24,7 +24,8 @@ COMPLETION=/usr/local/share/bash-completion/completions
 SHARE=/usr/local/share/vs-tools      # for other programs: links of the admin's lead here
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
-COMMANDS="vs-adopt vs-create vs-control vs-enter vs-limit vs-log vs-monitor vs-net vs-ps vs-remove vs-stats vs-template vs-unify vs-fonctions"
+COMMANDS="vs-adopt vs-backup vs-create vs-control vs-enter vs-get vs-hosts vs-limit vs-log vs-monitor vs-move vs-net vs-ps vs-put vs-remove vs-scan vs-stats vs-template vs-unify vs-fonctions"
+ALSO="vs-slave"                         # what a master runs here over ssh
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
     python3-iptables ca-certificates procps util-linux"
 SUBIDS=root:131072:4294836224        # LXC refuses ids not listed where the package uidmap is installed
@@ -104,7 +105,7 @@ install_python() {
     sync -f $NEXT
     $NEXT/bin/python3 -I -c 'import sys; from vstools.libc import exchange; exchange(*sys.argv[1:])' $NEXT $PREFIX
     rm -rf $NEXT
-    for command in $COMMANDS; do ln -sfn $PREFIX/bin/"$command" $BIN/"$command"; done
+    for command in $COMMANDS $ALSO; do ln -sfn $PREFIX/bin/"$command" $BIN/"$command"; done
 }
 
 renew_python() { # in a mount namespace of its own
@@ -222,7 +223,7 @@ uninstall() {
     fi
     for line in "$HERE"/systemd/*; do rm -f "$SYSTEM/$(basename "$line")"; done
     rm -rf "$SYSTEM"/vs-guest@*.service.d
-    for name in $COMMANDS; do rm -f $BIN/"$name" $COMPLETION/"$name"; done
+    for name in $COMMANDS $ALSO; do rm -f $BIN/"$name" $COMPLETION/"$name"; done
     rm -f $MAN/vs-*.8 /etc/sysctl.d/vs-tools.conf
     if [ -e $STATE/installed ]; then
         while read -r word rest; do

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vstools.config import backup, create, firewall, monitor, networks
+from vstools.config import backup, create, firewall, monitor, networks, slaves
 from vstools.config.text import Faults
 
 from .made import DATA, REPO
@@ -16,6 +16,7 @@ LOADERS = {
     "firewall.conf.sample": lambda path, faults: firewall.load(path, path.parent, faults),
     "monitor.conf.sample": monitor.load,
     "networks.conf.sample": networks.load,
+    "slaves.conf.sample": slaves.load,
 }
 MARKED = {
     "backup.conf.sample": re.compile(r"^#(?=[a-z0-9]+:(hot|cool)\b(?!\|))", re.M),
@@ -23,6 +24,7 @@ MARKED = {
     "firewall.conf.sample": re.compile(r"^#(?=(allow|deny) (from|to) [0-9a-f])", re.M),
     "monitor.conf.sample": re.compile(r"^#(?=[A-Z_0-9]+=)", re.M),
     "networks.conf.sample": re.compile(r"^#(?=\d+:)", re.M),
+    "slaves.conf.sample": re.compile(r"^#(?=vsh-)", re.M),
 }
 
 
