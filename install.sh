@@ -24,7 +24,7 @@ COMPLETION=/usr/local/share/bash-completion/completions
 SHARE=/usr/local/share/vs-tools      # for other programs: links of the admin's lead here
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
-COMMANDS="vs-create vs-control vs-enter vs-limit vs-log vs-monitor vs-net vs-ps vs-remove vs-stats vs-template vs-unify vs-fonctions"
+COMMANDS="vs-create vs-control vs-diff vs-enter vs-limit vs-log vs-monitor vs-net vs-ps vs-remove vs-stats vs-template vs-unify vs-fonctions"
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
     python3-iptables ca-certificates procps util-linux"
 SUBIDS=root:131072:4294836224        # LXC refuses ids not listed where the package uidmap is installed

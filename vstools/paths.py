@@ -84,6 +84,11 @@ class Paths:
         return self.root / "var/lib/vs-tools/monitor"
 
     @property
+    def store(self) -> Path:
+        """Where a master keeps copies of guests, where create.conf says nothing else."""
+        return self.root / "var/lib/vs-tools/store"
+
+    @property
     def lxcfs(self) -> Path:
         """Where Debian's package lxcfs mounts it."""
         return self.root / "var/lib/lxcfs"

@@ -10,7 +10,7 @@ from fresh import Machine, machine
 
 from tests.templates import REPO
 
-COMMANDS = ("vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-monitor", "vs-net", "vs-ps",
+COMMANDS = ("vs-create", "vs-control", "vs-diff", "vs-enter", "vs-limit", "vs-log", "vs-monitor", "vs-net", "vs-ps",
             "vs-remove", "vs-stats", "vs-template", "vs-unify", "vs-fonctions")  # fmt: skip
 
 

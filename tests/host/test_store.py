@@ -1,5 +1,6 @@
 """The master's store on a real disk: generations, their manifests, and what is left after kills and a full disk."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.templates import BIN
 from vstools.config.backup import Keep
 from vstools.errors import Busy, Refused, VsError
 from vstools.pool import manifest
@@ -295,6 +297,7 @@ def test_retention_removes_the_rest_and_leaves_what_is_held(store: Store, source
 
 DRIVER = """
 import sys
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -365,3 +368,46 @@ def test_a_full_disk_is_said_and_the_next_one_goes_on(tmp_path: Path) -> None:
         with store.partial("web") as partial:
             (rest,) = partial.links
             assert (rest / "first").read_text() == "first"
+
+
+def test_vs_diff_names_what_changed_the_most_alarming_first(tmp_path: Path, source: Path) -> None:
+    store = Store(tmp_path / "var/lib/vs-tools/store")
+    (source / "etc/passwd").unlink()
+    (source / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    get(store, source)
+    with (source / "etc/passwd").open("a") as handle:
+        handle.write("eve:x:0:0::/:/bin/sh\n")
+    (source / "bin/ls").write_text("#!/bin/sh\n")
+    (source / "odd/late").unlink()
+    (source / "etc/group").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text("secret:x:1:\n")
+    os.setxattr(source / "bin/su", "security.capability", PROGRAM)
+    get(store, source, NIGHT + timedelta(days=1))
+
+    def diff(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [BIN / "vs-diff", "--name", "web", *words], env={**os.environ, "VS_TOOLS_ROOT": str(tmp_path)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    done = diff()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "web:privilege:changed:/bin/su:capabilities",
+        "web:program:added:/bin/ls:file 0644 0:0",
+        "web:user:added:/etc/group:link 0777 0:0 to " + str(tmp_path / "secret"),
+        "web:user:changed:/etc/passwd:content: new eve (uid 0)",
+        "web:other:several:/odd/:1 removed",
+    ]
+    assert diff("20261120").stdout == diff("20261120", "20261121").stdout == done.stdout
+    assert json.loads(diff("--json", "--full").stdout)[-1] == {
+        "guest": "web", "kind": "other", "change": "removed", "path": "/odd/late", "details": "file 0644 0:0"
+    }  # fmt: skip
+    assert "removed:/bin/ls" in diff("20261121", "20261120").stdout
+    done = diff("20261121")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is compared with itself" in done.stderr
+    (tmp_path / "etc/vs-tools").mkdir(parents=True)
+    (tmp_path / "etc/vs-tools/create.conf").write_text(f"STORE={tmp_path}/elsewhere\n")
+    done = diff()
+    assert (done.returncode, done.stderr) == (2, f"vs-diff: there is no copy of web in {tmp_path}/elsewhere\n")

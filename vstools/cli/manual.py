@@ -16,6 +16,7 @@ from vstools.render import render
 COMMANDS = {
     "vs-create": ("create", "create"),
     "vs-control": ("control", "control"),
+    "vs-diff": ("diff", "diff"),
     "vs-enter": ("enter", "enter"),
     "vs-log": ("logs", "log"),
     "vs-limit": ("limit", "limit"),

@@ -54,7 +54,7 @@ class CreateConf:
     firewall_backend: str = "auto"
     link: str = "auto"
     storage: Place = AMONG_OTHERS
-    store: str = "/var/lib/vs-tools/store"
+    store: str = ""
     monitor_smtp: str = ""
 
 
@@ -138,7 +138,7 @@ SETTINGS = (
     Setting("LINK", "link", _one_of("auto", "ipvlan"), "on devices that are no bridges: macvlan, or ipvlan"),
     Setting("STORAGE", "storage", parse_place, "auto: among the others; lvm:GROUP[/POOL]: a volume of its own"),
     Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes vs-monitor's mail; empty: sendmail"),
-    Setting("STORE", "store", _path, "no effect yet: where a master keeps copies of guests"),
+    Setting("STORE", "store", _path, "where a master keeps copies of guests"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 _LINE = re.compile(r"(?P<indent>\s*)(?P<key>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=)(?P<value>.*)")

@@ -33,6 +33,7 @@ _BLANK = 0x20
 _OTHERS = rb"[^!$-)+->@-Z^-~]|="
 _ODD = re.compile(_OTHERS)
 """What is octal in names: all but printable ASCII, and of that what means something in a line: ``"#*=?[\\]``."""
+_UNSHOWN = re.compile(rb"[^ -\[\]-~]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _TIME = re.compile(rb" time=(-?[0-9]+)\.([0-9]{9})[0-9]* ")
 _INODE = re.compile(rb" inode=[0-9]+")
@@ -164,7 +165,7 @@ class _Tree:
         kind = words[5 : words.index(b" ")]
         if kind == b"link":
             start = words.index(b" link=") + 6
-            words = words[:start] + _quoted(words[start:])
+            words = words[:start] + quoted(words[start:])
         elif kind in (b"block", b"char"):
             device = os.stat(path, dir_fd=self._root, follow_symlinks=False).st_rdev
             words += b" device=native,%d,%d" % (os.major(device), os.minor(device))
@@ -176,7 +177,7 @@ class _Tree:
             end, links = self._file(words, path)
         else:
             end = _tags_of(f"{self._path}/{os.fsdecode(path)}")
-        made = b"%s %s%s\n" % (_quoted(path), words, end)
+        made = b"%s %s%s\n" % (quoted(path), words, end)
         if links > 1:
             known[words] = made
         return made
@@ -218,8 +219,10 @@ def _tags_of(place: int | str) -> bytes:
     return f" tags=xattrs:{checksum.hexdigest()}{tags}".encode()
 
 
-def _quoted(name: bytes) -> bytes:
-    return _ODD.sub(lambda match: b"\\%03o" % match[0][0], name) if _ODD.search(name) else name
+def quoted(name: bytes, *, blanks: bool = True) -> bytes:
+    """A name as it is written in a line; without ``blanks``, text with blanks that is safe to show."""
+    pattern = _ODD if blanks else _UNSHOWN
+    return pattern.sub(lambda match: b"\\%03o" % match[0][0], name) if pattern.search(name) else name
 
 
 def unquoted(name: bytes) -> bytes:
@@ -228,7 +231,7 @@ def unquoted(name: bytes) -> bytes:
 
 
 def _shown(path: bytes) -> str:
-    return _quoted(path).decode("ascii")
+    return quoted(path).decode("ascii")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
