@@ -234,6 +234,7 @@ uninstall() {
         rm -f $STATE/installed
     fi
     rm -rf $STATE/monitor
+    [ ! -d $STATE/store ] || say "left: $STATE/store, the copies of guests"
     rmdir $STATE 2>/dev/null || true
     rm -rf $PREFIX $NEXT $SHARE /run/vs-tools
     ! has_systemd || systemctl daemon-reload

@@ -197,6 +197,24 @@ def test_a_link_in_the_place_of_a_directory_leads_nowhere(store: Store, source: 
     assert left(tmp_path / "secret") == ["key"]
 
 
+def test_a_tree_that_is_too_deep_is_said_in_a_sentence_and_removed(store: Store, source: Path) -> None:
+    get(store, source)
+    with suppress(InterruptedError), store.partial("web") as partial:
+        (partial.path / "tree").mkdir()
+        folder = os.open(partial.path / "tree", os.O_RDONLY)
+        for _ in range(3000):
+            os.mkdir("deep", dir_fd=folder)
+            inner = os.open("deep", os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        os.close(folder)
+        with pytest.raises(VsError, match=r"^\./tree/deep/deep.{180,200}\.\.\. cannot be read: File name too long$"):
+            manifest.write(partial.path)
+        raise InterruptedError
+    assert store.forget("web")
+    assert left(store.root / "web") == ["20261120T031500Z"]
+
+
 def test_a_manifest_that_is_cut_off_is_told(store: Store, source: Path) -> None:
     generation, _ = get(store, source)
     path = generation.path / "manifest"
@@ -324,7 +342,9 @@ def test_a_kill_anywhere_loses_nothing_and_the_next_command_clears_it(store: Sto
     for day in range(2):
         assert drive(store, source, day, VS_TOOLS_FAULT_TRACE=str(trace)) == 0
     steps = list(dict.fromkeys(trace.read_text().split()))
-    assert {"store:filled", "store:renamed", "store:held", "store:doomed", "store:removed"} <= set(steps)
+    assert {"manifest:begun", "store:filled", "store:renamed", "store:held", "store:doomed", "store:removed"} <= set(
+        steps
+    )
     for day, step in enumerate(steps, 2):
         before = store.newest("web")
         assert before is not None
