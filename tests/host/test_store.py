@@ -362,6 +362,21 @@ def test_a_kill_anywhere_loses_nothing_and_the_next_command_clears_it(store: Sto
         assert manifest.verify(only.path) == []
 
 
+def test_kills_one_after_another_lose_nothing(store: Store, source: Path) -> None:
+    assert drive(store, source, 0) == 0
+    (source / "etc/new").write_text("new")
+    for step in ("store:filled", "store:aside", "store:synced", "store:aside", "store:partial", "manifest:begun"):
+        assert drive(store, source, 1, VS_TOOLS_FAULT=step) == -signal.SIGKILL, step
+        assert [manifest.verify(each.path) for each in store.generations("web")] == [[]], step
+    came = {path.stat().st_ino for path in (store.root / "web").glob(".*/tree/etc/new")}
+    assert len(came) == 1
+    assert drive(store, source, 1) == 0
+    (only,) = store.generations("web")
+    assert left(store.root / "web") == [only.name]
+    assert (only.tree / "etc/new").stat().st_ino in came
+    assert manifest.verify(only.path) == []
+
+
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
