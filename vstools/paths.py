@@ -84,11 +84,6 @@ class Paths:
         return self.run / "ended"
 
     @property
-    def store(self) -> Path:
-        """Where a master keeps copies of guests, unless create.conf says otherwise: root's, mode 0700."""
-        return self.root / "var/lib/vs-tools/store"
-
-    @property
     def moves(self) -> Path:
         """What a master's moves have done so far, a file a guest."""
         return self.root / "var/lib/vs-tools/moves"
@@ -97,6 +92,11 @@ class Paths:
     def monitor(self) -> Path:
         """What vs-monitor remembers, and the mails that were not sent yet: root's, mode 0700."""
         return self.root / "var/lib/vs-tools/monitor"
+
+    @property
+    def store(self) -> Path:
+        """Where a master keeps copies of guests, where create.conf says nothing else."""
+        return self.root / "var/lib/vs-tools/store"
 
     @property
     def lxcfs(self) -> Path:

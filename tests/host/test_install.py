@@ -10,8 +10,11 @@ from fresh import Machine, machine
 
 from tests.templates import REPO
 
-COMMANDS = ("vs-adopt", "vs-create", "vs-control", "vs-enter", "vs-limit", "vs-log", "vs-monitor", "vs-net", "vs-ps",
-            "vs-remove", "vs-stats", "vs-template", "vs-unify", "vs-fonctions")  # fmt: skip
+COMMANDS = (
+    "vs-adopt", "vs-backup", "vs-create", "vs-control", "vs-diff", "vs-enter", "vs-get", "vs-hosts",
+    "vs-limit", "vs-log", "vs-monitor", "vs-move", "vs-net", "vs-ps", "vs-put", "vs-remove", "vs-scan",
+    "vs-stats", "vs-template", "vs-unify", "vs-fonctions",
+)  # fmt: skip
 
 
 def _install(*words: str) -> "subprocess.CompletedProcess[str]":

@@ -1,5 +1,6 @@
 """The master's store on a real disk: generations, their manifests, and what is left after kills and a full disk."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.templates import BIN
 from vstools.config.backup import Keep
 from vstools.errors import Busy, Refused, VsError
 from vstools.pool import manifest
@@ -195,6 +197,24 @@ def test_a_link_in_the_place_of_a_directory_leads_nowhere(store: Store, source: 
     assert left(tmp_path / "secret") == ["key"]
 
 
+def test_a_tree_that_is_too_deep_is_said_in_a_sentence_and_removed(store: Store, source: Path) -> None:
+    get(store, source)
+    with suppress(InterruptedError), store.partial("web") as partial:
+        (partial.path / "tree").mkdir()
+        folder = os.open(partial.path / "tree", os.O_RDONLY)
+        for _ in range(3000):
+            os.mkdir("deep", dir_fd=folder)
+            inner = os.open("deep", os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        os.close(folder)
+        with pytest.raises(VsError, match=r"^\./tree/deep/deep.{180,200}\.\.\. cannot be read: File name too long$"):
+            manifest.write(partial.path)
+        raise InterruptedError
+    assert store.forget("web")
+    assert left(store.root / "web") == ["20261120T031500Z"]
+
+
 def test_a_manifest_that_is_cut_off_is_told(store: Store, source: Path) -> None:
     generation, _ = get(store, source)
     path = generation.path / "manifest"
@@ -295,6 +315,7 @@ def test_retention_removes_the_rest_and_leaves_what_is_held(store: Store, source
 
 DRIVER = """
 import sys
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -321,7 +342,9 @@ def test_a_kill_anywhere_loses_nothing_and_the_next_command_clears_it(store: Sto
     for day in range(2):
         assert drive(store, source, day, VS_TOOLS_FAULT_TRACE=str(trace)) == 0
     steps = list(dict.fromkeys(trace.read_text().split()))
-    assert {"store:filled", "store:renamed", "store:held", "store:doomed", "store:removed"} <= set(steps)
+    assert {"manifest:begun", "store:filled", "store:renamed", "store:held", "store:doomed", "store:removed"} <= set(
+        steps
+    )
     for day, step in enumerate(steps, 2):
         before = store.newest("web")
         assert before is not None
@@ -337,6 +360,21 @@ def test_a_kill_anywhere_loses_nothing_and_the_next_command_clears_it(store: Sto
         (only,) = store.generations("web")
         assert only.time == NIGHT + timedelta(days=2 * day + 1)
         assert manifest.verify(only.path) == []
+
+
+def test_kills_one_after_another_lose_nothing(store: Store, source: Path) -> None:
+    assert drive(store, source, 0) == 0
+    (source / "etc/new").write_text("new")
+    for step in ("store:filled", "store:aside", "store:synced", "store:aside", "store:partial", "manifest:begun"):
+        assert drive(store, source, 1, VS_TOOLS_FAULT=step) == -signal.SIGKILL, step
+        assert [manifest.verify(each.path) for each in store.generations("web")] == [[]], step
+    came = {path.stat().st_ino for path in (store.root / "web").glob(".*/tree/etc/new")}
+    assert len(came) == 1
+    assert drive(store, source, 1) == 0
+    (only,) = store.generations("web")
+    assert left(store.root / "web") == [only.name]
+    assert (only.tree / "etc/new").stat().st_ino in came
+    assert manifest.verify(only.path) == []
 
 
 @contextmanager
@@ -365,3 +403,46 @@ def test_a_full_disk_is_said_and_the_next_one_goes_on(tmp_path: Path) -> None:
         with store.partial("web") as partial:
             (rest,) = partial.links
             assert (rest / "first").read_text() == "first"
+
+
+def test_vs_diff_names_what_changed_the_most_alarming_first(tmp_path: Path, source: Path) -> None:
+    store = Store(tmp_path / "var/lib/vs-tools/store")
+    (source / "etc/passwd").unlink()
+    (source / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    get(store, source)
+    with (source / "etc/passwd").open("a") as handle:
+        handle.write("eve:x:0:0::/:/bin/sh\n")
+    (source / "bin/ls").write_text("#!/bin/sh\n")
+    (source / "odd/late").unlink()
+    (source / "etc/group").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text("secret:x:1:\n")
+    os.setxattr(source / "bin/su", "security.capability", PROGRAM)
+    get(store, source, NIGHT + timedelta(days=1))
+
+    def diff(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [BIN / "vs-diff", "--name", "web", *words], env={**os.environ, "VS_TOOLS_ROOT": str(tmp_path)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    done = diff()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "web:privilege:changed:/bin/su:capabilities",
+        "web:program:added:/bin/ls:file 0644 0:0",
+        "web:user:added:/etc/group:link 0777 0:0 to " + str(tmp_path / "secret"),
+        "web:user:changed:/etc/passwd:content: new eve (uid 0)",
+        "web:other:several:/odd/:1 removed",
+    ]
+    assert diff("20261120").stdout == diff("20261120", "20261121").stdout == done.stdout
+    assert json.loads(diff("--json", "--full").stdout)[-1] == {
+        "guest": "web", "kind": "other", "change": "removed", "path": "/odd/late", "details": "file 0644 0:0"
+    }  # fmt: skip
+    assert "removed:/bin/ls" in diff("20261121", "20261120").stdout
+    done = diff("20261121")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is compared with itself" in done.stderr
+    (tmp_path / "etc/vs-tools").mkdir(parents=True)
+    (tmp_path / "etc/vs-tools/create.conf").write_text(f"STORE={tmp_path}/elsewhere\n")
+    done = diff()
+    assert (done.returncode, done.stderr) == (2, f"vs-diff: there is no copy of web in {tmp_path}/elsewhere\n")

@@ -42,9 +42,11 @@ def backup(
     if verify:
         return _verify(paths, name)
     if hold or release:
-        store = pooled.store(paths)
-        chosen = store.generation(app.single(name or []), hold or release or "")
-        (store.hold if hold else store.unhold)(chosen)
+        from vstools.pool import store
+
+        kept = store.of(paths)
+        chosen = kept.generation(app.single(name or []), hold or release or "")
+        (kept.hold if hold else kept.unhold)(chosen)
         return 0
     return _copy(paths, name, host, accept=accept_config, dry_run=dry_run)
 
@@ -67,10 +69,10 @@ def _entries(paths: "Paths", names: list[str] | None) -> "list[Entry]":
 
 def _copy(paths: "Paths", names: list[str] | None, hosts: list[str] | None, *, accept: bool, dry_run: bool) -> int:
     from vstools.pool import backup as pool
-    from vstools.pool import scan
+    from vstools.pool import scan, store
 
     entries = _entries(paths, names)
-    store = pooled.store(paths)
+    kept = store.of(paths)
     slaves = scan.hosts(paths, hosts or ())
     found = scan.scan(paths, slaves)
     for _, sentence in found.missing:
@@ -85,7 +87,7 @@ def _copy(paths: "Paths", names: list[str] | None, hosts: list[str] | None, *, a
         return 0
     for outcome in failed:
         _tell(outcome)
-    failed += pool.run(paths, store, jobs, _tell, accept=accept)
+    failed += pool.run(paths, kept, jobs, _tell, accept=accept)
     return int(bool(found.missing) or any(outcome.error for outcome in failed))
 
 
@@ -97,12 +99,12 @@ def _tell(outcome: "Outcome") -> None:
 
 
 def _list(paths: "Paths", names: list[str] | None, *, as_json: bool, table: bool) -> int:
-    from vstools.pool import get
+    from vstools.pool import get, store
 
-    store = pooled.store(paths)
+    kept = store.of(paths)
     rows = []
-    for guest in names or store.names():
-        for made in store.generations(guest):
+    for guest in names or kept.names():
+        for made in kept.generations(guest):
             told = get.about(made)
             rows.append({
                 "guest": guest, "generation": made.name, "host": told.host, "mode": told.mode, "held": made.is_held,
@@ -119,11 +121,11 @@ def _list(paths: "Paths", names: list[str] | None, *, as_json: bool, table: bool
 
 
 def _verify(paths: "Paths", names: list[str] | None) -> int:
-    from vstools.pool import manifest
+    from vstools.pool import manifest, store
 
-    store, wrong = pooled.store(paths), 0
-    for guest in names or store.names():
-        for made in store.generations(guest):
+    kept, wrong = store.of(paths), 0
+    for guest in names or kept.names():
+        for made in kept.generations(guest):
             found = manifest.verify(made.path)
             for difference in found:
                 print(f"vs-backup: {guest} {made.name}: {difference}", file=sys.stderr)

@@ -24,21 +24,21 @@ def get(
     <host>:<guest>:<generation>.
     """
     from vstools.pool import get as pool
-    from vstools.pool import scan
+    from vstools.pool import scan, store
 
     paths = installation.from_environment()
-    store = pooled.store(paths)
+    kept = store.of(paths)
     guest = app.single(name)
     slaves = scan.hosts(paths, [host] if host else ())
     found = scan.scan(paths, slaves)
     noselect = frozenset() if host else frozenset(slave.host for slave in slaves if slave.noselect)
     slave = pooled.chosen(found, slaves, guest, noselect)
     if dry_run:
-        print(f"would copy {guest} from {slave.host} to {store.root / guest}")
+        print(f"would copy {guest} from {slave.host} to {kept.root / guest}")
         return 0
     with pooled.bar(f"{guest} from {slave.host}") as progress:
         mode = "cool" if cool else "hot"
-        made = pool.get(paths, store, slave, guest, mode=mode, accept=accept_config, progress=progress)
+        made = pool.get(paths, kept, slave, guest, mode=mode, accept=accept_config, progress=progress)
     print(f"{slave.host}:{guest}:{made.name}")
     return 0
 

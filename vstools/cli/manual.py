@@ -18,6 +18,7 @@ COMMANDS = {
     "vs-backup": ("backup", "backup"),
     "vs-create": ("create", "create"),
     "vs-control": ("control", "control"),
+    "vs-diff": ("diff", "diff"),
     "vs-enter": ("enter", "enter"),
     "vs-log": ("logs", "log"),
     "vs-get": ("get", "get"),

@@ -56,7 +56,7 @@ def move(
 
 def _move(paths: "Paths", guest: str, src_host: str | None, dst_host: str, wishes: "Wishes") -> int:
     from vstools.pool import move as pool
-    from vstools.pool import scan
+    from vstools.pool import scan, store
 
     (target,) = scan.hosts(paths, [dst_host])
     asked = scan.hosts(paths, [src_host]) if src_host else scan.hosts(paths)
@@ -65,7 +65,7 @@ def _move(paths: "Paths", guest: str, src_host: str | None, dst_host: str, wishe
     if source == target:
         raise Refused(f"guest {guest} is on {target.host} already")
     with pooled.bar(f"{guest} to {target.host}") as progress:
-        done = pool.move(paths, pooled.store(paths), guest, source, target, wishes, progress)
+        done = pool.move(paths, store.of(paths), guest, source, target, wishes, progress)
     if wishes.dry_run:
         print(f"would move {guest} from {source.host} to {target.host}")
         return 0
@@ -81,7 +81,7 @@ def _tell(guest: str, done: "object") -> None:
 
 
 def _end(paths: "Paths", guest: str, wishes: "Wishes", *, back: bool) -> int:
-    from vstools.pool import journal, scan
+    from vstools.pool import journal, scan, store
     from vstools.pool import move as pool
 
     slaves = {slave.host: slave for slave in scan.hosts(paths)}
@@ -90,7 +90,7 @@ def _end(paths: "Paths", guest: str, wishes: "Wishes", *, back: bool) -> int:
         pool.rollback(paths, guest, slaves)
     else:
         with pooled.bar(f"{guest}") as progress:
-            _tell(guest, pool.resume(paths, pooled.store(paths), guest, slaves, wishes, progress))
+            _tell(guest, pool.resume(paths, store.of(paths), guest, slaves, wishes, progress))
     where = book.facts["source" if back else "target"] if book else ""
     return pooled.show_line(paths, slaves[where], guest)
 

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from vstools.config.slaves import Slave
     from vstools.pool.scan import Pool
-    from vstools.pool.store import Store
 
 
 def complete_host(incomplete: str) -> list[str]:
@@ -32,7 +30,9 @@ def complete_host(incomplete: str) -> list[str]:
 
 def complete_guest(incomplete: str) -> list[str]:
     """The guests of the store: no host is asked while somebody types."""
-    return [name for name in store(installation.from_environment()).names() if name.startswith(incomplete)]
+    from vstools.pool import store
+
+    return [name for name in store.of(installation.from_environment()).names() if name.startswith(incomplete)]
 
 
 Guest = Annotated[list[str], typer.Option("--name", help="guest", metavar="GUEST", autocompletion=complete_guest)]
@@ -59,15 +59,6 @@ AcceptConfig = Annotated[
 OwnerIsDead = Annotated[
     bool, typer.Option("--owner-is-dead", help="the host that owned it does not answer, and never runs it again")
 ]
-
-
-def store(paths: Paths) -> "Store":
-    """The store of this master; raises BadFiles where create.conf is broken."""
-    from vstools.lifecycle.host import settings
-    from vstools.pool.store import Store
-
-    conf = settings(paths).conf
-    return Store(Path(conf.store) if conf.store else paths.store)
 
 
 def chosen(found: "Pool", slaves: "Sequence[Slave]", guest: str, noselect: frozenset[str]) -> "Slave":

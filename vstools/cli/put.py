@@ -24,16 +24,16 @@ def put(
     guest's line of vs-control.
     """
     from vstools.pool import put as pool
-    from vstools.pool import scan
+    from vstools.pool import scan, store
 
     paths = installation.from_environment()
     if host is None:
         raise Refused("say where to: --host HOST")
     guest = app.single(name)
-    store = pooled.store(paths)
-    chosen = store.generation(guest, generation) if generation else store.newest(guest)
+    kept = store.of(paths)
+    chosen = kept.generation(guest, generation) if generation else kept.newest(guest)
     if chosen is None:
-        raise Refused(f"there is no copy of {guest} in {store.root}", "vs-get makes one")
+        raise Refused(f"there is no copy of {guest} in {kept.root}", "vs-get makes one")
     (slave,) = scan.hosts(paths, [host])
     found = scan.scan(paths, scan.hosts(paths))
     pooled.require_host(found, slave)

@@ -12,6 +12,7 @@ said it for the generation before is of a file that both have (rsync --link-dest
 not read. So its cost is that of find and one look-up a file. No link is followed.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from vstools import run
 from vstools.errors import VsError
+from vstools.faults import checkpoint
 from vstools.inside import open_entry
 
 FILE = "manifest"
@@ -30,9 +32,11 @@ CAPABILITY = "security.capability"
 _HEADER = b"#mtree\n"
 _BLOCK = 1 << 20
 _BLANK = 0x20
+_SHOWN = 200
 _OTHERS = rb"[^!$-)+->@-Z^-~]|="
 _ODD = re.compile(_OTHERS)
 """What is octal in names: all but printable ASCII, and of that what means something in a line: ``"#*=?[\\]``."""
+_UNSHOWN = re.compile(rb"[^ -\[\]-~]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _TIME = re.compile(rb" time=(-?[0-9]+)\.([0-9]{9})[0-9]* ")
 _INODE = re.compile(rb" inode=[0-9]+")
@@ -82,6 +86,7 @@ def write(generation: Path, former: Path | None = None) -> Written:
     names = 0
     with _Tree(generation) as tree, open(os.open(path, flags, 0o600), "wb", buffering=_BLOCK) as out:  # noqa: PTH123 - a descriptor
         out.write(_HEADER)
+        checkpoint("manifest:begun")
         for lines in tree.lines(known):
             block = b"".join(lines)
             names += len(lines)
@@ -164,7 +169,7 @@ class _Tree:
         kind = words[5 : words.index(b" ")]
         if kind == b"link":
             start = words.index(b" link=") + 6
-            words = words[:start] + _quoted(words[start:])
+            words = words[:start] + quoted(words[start:])
         elif kind in (b"block", b"char"):
             device = os.stat(path, dir_fd=self._root, follow_symlinks=False).st_rdev
             words += b" device=native,%d,%d" % (os.major(device), os.minor(device))
@@ -175,18 +180,25 @@ class _Tree:
         elif kind == b"file":
             end, links = self._file(words, path)
         else:
-            end = _tags_of(f"{self._path}/{os.fsdecode(path)}")
-        made = b"%s %s%s\n" % (_quoted(path), words, end)
+            end = self._tags(path)
+        made = b"%s %s%s\n" % (quoted(path), words, end)
         if links > 1:
             known[words] = made
         return made
+
+    def _tags(self, path: bytes) -> bytes:
+        """The tags of what is not opened: a directory, a link, a device."""
+        try:
+            return _tags_of(f"/proc/self/fd/{self._root}/{os.fsdecode(path)}")
+        except OSError as error:  # its own words would hold the whole name
+            raise VsError(f"{_shown(path)} cannot be read", str(error.strerror)) from error
 
     def _file(self, words: bytes, path: bytes) -> tuple[bytes, int]:
         """Checksum and tags of a regular file, and how many names it has."""
         name = os.fsdecode(path)
         descriptor = open_entry(self._root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         if descriptor is None:
-            raise VsError(f"{_shown(path)} cannot be opened", "it changed while the manifest was made")
+            raise VsError(f"{_shown(path)} cannot be opened", "it changed meanwhile, or its name is too long")
         try:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode) or not words.endswith(b" inode=%d" % state.st_ino):
@@ -204,7 +216,12 @@ class _Tree:
 def _tags_of(place: int | str) -> bytes:
     """The word about the extended attributes of an open file, or of a name, which is not followed; none, no word."""
     follow = isinstance(place, int)
-    names = sorted(os.listxattr(place, follow_symlinks=follow))
+    try:
+        names = sorted(os.listxattr(place, follow_symlinks=follow))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # where the store's file system has none, rsync -X has said so
+            raise
+        return b""
     if not names:
         return b""
     checksum = hashlib.sha256()
@@ -218,8 +235,10 @@ def _tags_of(place: int | str) -> bytes:
     return f" tags=xattrs:{checksum.hexdigest()}{tags}".encode()
 
 
-def _quoted(name: bytes) -> bytes:
-    return _ODD.sub(lambda match: b"\\%03o" % match[0][0], name) if _ODD.search(name) else name
+def quoted(name: bytes, *, blanks: bool = True) -> bytes:
+    """A name as it is written in a line; without ``blanks``, text with blanks that is safe to show."""
+    pattern = _ODD if blanks else _UNSHOWN
+    return pattern.sub(lambda match: b"\\%03o" % match[0][0], name) if pattern.search(name) else name
 
 
 def unquoted(name: bytes) -> bytes:
@@ -228,7 +247,8 @@ def unquoted(name: bytes) -> bytes:
 
 
 def _shown(path: bytes) -> str:
-    return _quoted(path).decode("ascii")
+    text = quoted(path).decode("ascii")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -23,12 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vstools import files, run
+from vstools.config import create
 from vstools.config.backup import Keep
+from vstools.config.text import Faults
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import check_name
 from vstools.libc import sync_filesystem
-from vstools.paths import DOOMED
+from vstools.paths import DOOMED, Paths
 from vstools.pool import manifest, retention
 
 _FORMAT = "%Y%m%dT%H%M%SZ"
@@ -84,6 +86,14 @@ class Partial:
         Its manifest is there already. Raises VsError where a generation is not older than that.
         """
         return self._settle(time)
+
+
+def of(paths: Paths) -> "Store":
+    """The store of this host, where create.conf says it is; raises BadFiles."""
+    faults = Faults()
+    conf = create.load(paths.conf / "create.conf", faults)
+    faults.check()
+    return Store(Path(conf.store) if conf.store else paths.store)
 
 
 class Store:
