@@ -16,7 +16,7 @@ from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
 from vstools.lifecycle import bounds, disk, phases, records, trees
 from vstools.lifecycle.host import guest_lock, runtime_lock, settings
-from vstools.limits import cgroups, live, processes
+from vstools.limits import cgroups, live, processes, victims
 from vstools.network.plan import Link
 from vstools.paths import Paths
 from vstools.storage import mounts
@@ -177,7 +177,7 @@ def _put(paths: Paths, change: Change) -> None:
     with ExitStack() as undo:
         _put_disk(paths, change, undo)
         if change.record is not None:
-            _put_kernel(change, undo)
+            _put_kernel(change, lxc.init_pid(paths, name), undo)
         if change.after.volume is not None and "disk" in change.edits.names:
             disk.resize(paths, change.after)
         undo.callback(guests.save, paths.config_of(name), change.before)
@@ -190,14 +190,15 @@ def _put(paths: Paths, change: Change) -> None:
     checkpoint("limit:done")
 
 
-def _put_kernel(change: Change, undo: ExitStack) -> None:
-    group = live.Group(change.group)
-    undo.callback(group.back, group.put(change.plan.settings))
+def _put_kernel(change: Change, init: int | None, undo: ExitStack) -> None:
+    group, members = live.Group(change.group), partial(cgroups.members, change.group)
+    end_one = victims.Victims(change.after.name, change.group, init, members).end_one if change.edits.force else None
+    undo.callback(group.back, group.put(change.plan.settings, end_one))
     checkpoint("limit:cgroup")
     _put_tmp(change, undo)
     checkpoint("limit:tmpfs")
     asked = dict(change.edits.rlimits)
-    rlimits = processes.Change(change.group, partial(cgroups.members, change.group))
+    rlimits = processes.Change(change.group, members)
     undo.callback(rlimits.back)
     rlimits.put(tuple((name, limit) for name, limit in change.plan.rlimits if name in asked))
     checkpoint("limit:rlimits")
