@@ -139,7 +139,7 @@ def test_the_largest_process_ends_first_and_init_never(web: Host, capsys: pytest
     background(web, HOLD.replace("62914560", str(20 << 20)))
     wait(lambda: held(web) > 80 << 20)
     there = members()
-    stranger = victims.Victims("web", "somewhere/else", None, members)
+    stranger = victims.Victims("web", "somewhere/else", own, members)
     assert not stranger.end_one(1 << 30), "who is not of the guest is left alone"
     guest = victims.Victims("web", cgroup, own, members)
     assert guest.end_one(30 << 20)

@@ -259,7 +259,7 @@ def test_processes_end_one_by_one_until_memory_max_takes_nothing_away(
 
 
 @pytest.mark.parametrize("group", [2], indirect=True)
-@pytest.mark.parametrize(("end_one", "hint"), [(None, "--force kills"), (lambda _: False, "are left")])
+@pytest.mark.parametrize(("end_one", "hint"), [(None, "--force kills"), (lambda _: False, "is not enough")])
 def test_what_does_not_fit_is_refused_and_all_is_as_it_was(
     group: Fake, end_one: live.EndOne | None, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

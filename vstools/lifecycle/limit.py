@@ -177,7 +177,7 @@ def _put(paths: Paths, change: Change) -> None:
     with ExitStack() as undo:
         _put_disk(paths, change, undo)
         if change.record is not None:
-            _put_kernel(change, lxc.init_pid(paths, name), undo)
+            _put_kernel(change, _end_one(paths, change), undo)
         if change.after.volume is not None and "disk" in change.edits.names:
             disk.resize(paths, change.after)
         undo.callback(guests.save, paths.config_of(name), change.before)
@@ -190,15 +190,22 @@ def _put(paths: Paths, change: Change) -> None:
     checkpoint("limit:done")
 
 
-def _put_kernel(change: Change, init: int | None, undo: ExitStack) -> None:
-    group, members = live.Group(change.group), partial(cgroups.members, change.group)
-    end_one = victims.Victims(change.after.name, change.group, init, members).end_one if change.edits.force else None
+def _end_one(paths: Paths, change: Change) -> live.EndOne | None:
+    """What ends processes where memory is lowered by force. An init that is not known could not be spared."""
+    name = change.after.name
+    if not change.edits.force or (init := lxc.init_pid(paths, name)) is None:
+        return None
+    return victims.Victims(name, change.group, init, partial(cgroups.members, change.group)).end_one
+
+
+def _put_kernel(change: Change, end_one: live.EndOne | None, undo: ExitStack) -> None:
+    group = live.Group(change.group)
     undo.callback(group.back, group.put(change.plan.settings, end_one))
     checkpoint("limit:cgroup")
     _put_tmp(change, undo)
     checkpoint("limit:tmpfs")
     asked = dict(change.edits.rlimits)
-    rlimits = processes.Change(change.group, members)
+    rlimits = processes.Change(change.group, partial(cgroups.members, change.group))
     undo.callback(rlimits.back)
     rlimits.put(tuple((name, limit) for name, limit in change.plan.rlimits if name in asked))
     checkpoint("limit:rlimits")

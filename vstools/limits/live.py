@@ -147,10 +147,10 @@ class Group:
 
         room = wait_until(fits, patience=_COUNTED, pause=0.1)
         while not room and end_one is not None and end_one(limit):
-            room = wait_until(fits, patience=_GIVEN_BACK, pause=0.02)
+            room = wait_until(fits, patience=_GIVEN_BACK, pause=0.05)
         if not room:
             left = f"rss {limit / MIB:.0f}: {used / MIB:.0f} MiB are in use that the kernel cannot reclaim"
-            hint = "--force kills processes of the guest" if end_one is None else "init and files in memory are left"
+            hint = "--force kills processes of the guest" if end_one is None else "killing its processes is not enough"
             raise VsError(left, hint)
 
     def back(self, before: tuple[Setting, ...]) -> None:

@@ -41,7 +41,7 @@ class Victims:
     ``members`` lists the guest's processes; ``group`` is their cgroup.
     """
 
-    def __init__(self, guest: str, group: str, init: int | None, members: Callable[[], set[int]]) -> None:
+    def __init__(self, guest: str, group: str, init: int, members: Callable[[], set[int]]) -> None:
         self._guest, self._group, self._init, self._members = guest, group, init, members
         self._ended: set[tuple[int, str]] = set()
         self._deadline = time.monotonic() + _PATIENCE
