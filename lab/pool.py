@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -214,13 +215,26 @@ def names(places: Places) -> list[str]:
     return [host.name for host in hosts.load_all(places)]
 
 
-def journal(places: Places, name: str, *, lines: int = 300) -> str:
-    """The end of a host's journal, of all its boots; if it does not answer, the end of its console."""
+_SESSIONS = re.compile(
+    r"^(\S+ +){4}((sshd\S*|systemd-logind|cron|CRON|\(sd-pam\)|\(systemd\)|systemd\[\d{2,}\])(\[\d+\])?:"
+    r"|systemd\[1\]: .*(session-c?\d+\.scope|user@0\.|user-0\.|user-runtime-dir@0\.))"
+)
+"""Lines of the journal (short-precise) about who comes and goes: each command over ssh leaves ten."""
+
+
+def events(text: str, lines: int) -> str:
+    """The last lines of a journal that are not about sessions of ssh."""
+    return "\n".join([line for line in text.splitlines() if not _SESSIONS.match(line)][-lines:])
+
+
+def journal(places: Places, name: str, *, lines: int = 200) -> str:
+    """The end of a host's journal, of all its boots, without ssh's; if it does not answer, the end of its console."""
     try:
-        return check(places, name, f"journalctl --no-pager -q -o short-precise -n {lines}", timeout=60)
+        text = check(places, name, "journalctl --no-pager -q -o short-precise -n 6000", timeout=120)
     except LabError as error:
         tail = HostFiles.of(places, name).console_tail(lines)
         return f"{name} does not answer ({error.message}); the end of its console:\n{tail}"
+    return events(text, lines)
 
 
 def status(places: Places) -> list[str]:

@@ -5,10 +5,13 @@ import os
 import time
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import Host, attempts, create, wait
+
+from vstools.limits import cgroups, victims
 
 SELF = os.uname().nodename.partition(".")[0]
 HIERARCHIES = {
@@ -126,6 +129,31 @@ def test_memory_in_use_is_not_taken_away_without_force(web: Host) -> None:
     else:
         assert forced.code == 0, forced
         wait(lambda: held(web) < 30 << 20)
+
+
+def test_the_largest_process_ends_first_and_init_never(web: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    cgroup = str(group(web, "memory").relative_to(HIERARCHIES["memory" if V1 else "cgroup2"]))
+    members, own = partial(cgroups.members, cgroup), init(web)
+    background(web, HOLD)
+    wait(lambda: held(web) > 60 << 20)
+    background(web, HOLD.replace("62914560", str(20 << 20)))
+    wait(lambda: held(web) > 80 << 20)
+    there = members()
+    stranger = victims.Victims("web", "somewhere/else", own, members)
+    assert not stranger.end_one(1 << 30), "who is not of the guest is left alone"
+    guest = victims.Victims("web", cgroup, own, members)
+    assert guest.end_one(30 << 20)
+    wait(lambda: held(web) < 40 << 20)
+    assert len(there - members()) == 1
+    assert guest.end_one(30 << 20)
+    wait(lambda: held(web) < 20 << 20)
+    while guest.end_one(30 << 20):
+        pass
+    assert init(web) == own
+    assert members() == {own}
+    said = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert said[0][2:6] == ["guest", "web:", "killed", "process"]
+    assert (60 <= int(said[0][-2]) < 70, 20 <= int(said[1][-2]) < 30) == (True, True), said
 
 
 def test_cached_files_are_not_in_use(web: Host) -> None:

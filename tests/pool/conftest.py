@@ -1,6 +1,7 @@
 """A pool of real hosts: the lab's, in QEMU, with vs-tools installed by install.sh and a trunk between them.
 
-Every test begins with hosts as their first boot left them. When one fails, the ends of their journals are shown.
+Every test begins with hosts as their first boot left them. When one fails, the ends of their journals are shown,
+without what ssh says of each command.
 """
 
 import os

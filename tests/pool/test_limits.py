@@ -86,7 +86,7 @@ def test_limits_change_while_guests_run_and_stay(hosts: "Hosts", tmp_path: Path)
     assert kernel(hosts, "web") == wanted
     upgrade(hosts, wanted)
 
-    # memory in use: refused, then forced: the guest's process dies, the guest and its neighbour live
+    # memory in use: refused, then forced: the guest's process dies, nobody else, though it has used up its CPU share
     hosts.ok(HOST, "vs-limit --name web --swap 0")
     hosts.inside(HOST, "web", f"({HOLD}) > /dev/null 2>&1 < /dev/null &")
     payload = f"{SLICE}/vs-guest@web.service/payload"
@@ -94,7 +94,10 @@ def test_limits_change_while_guests_run_and_stay(hosts: "Hosts", tmp_path: Path)
     code, said = hosts.call(HOST, "vs-limit --name web --rss 30 --proc 50")
     assert (code, "it would kill processes" in said) == (2, True), said
     assert kernel(hosts, "web") == {**wanted, "memory.swap.max": "0"}
-    assert hosts.ok(HOST, "vs-limit --name web --rss 30 --proc 50 --force") == f"{HOST}:web:30:inf:16:50:1/4\n"
+    look = f"vs-fonctions guest_init_pid web && grep -w oom_kill {payload}/memory.events"
+    lines = hosts.ok(HOST, f"{look} && vs-limit --name web --rss 30 --proc 50 --force 2>&1 && {look}").splitlines()
+    assert lines[:2] == lines[-2:], "its init lives, the kernel killed nobody"
+    assert ("killed process" in lines[2], lines[3:-2]) == (True, [f"{HOST}:web:30:inf:16:50:1/4"]), lines
     hosts.wait(HOST, f"test $(awk '/^anon /{{print $2}}' {payload}/memory.stat) -lt 31457280")
     assert hosts.inside(HOST, "bare", "echo lives") == "lives\n"
 

@@ -11,7 +11,7 @@ from lab import host as hosts
 from lab.host import BUILDER, Host, HostFiles, Origin
 from lab.identity import archive, identity, known_hosts
 from lab.places import Places
-from lab.pool import to_make
+from lab.pool import events, to_make
 from lab.qemu import command_line
 from lab.ssh import argv, write_config, write_host_config
 
@@ -115,3 +115,25 @@ def test_only_renew_makes_an_outdated_host_anew() -> None:
     current = replace(HOST, saved=True)
     assert to_make([outdated, current], 2, ORIGIN, renew=False) == []
     assert to_make([outdated, current], 2, ORIGIN, renew=True) == [0]
+
+
+EVENTS = """\
+Nov 22 04:08:32.783600 vsh-00 kernel: eth0: renamed from vs10000.0t
+Nov 22 04:08:36.218210 vsh-00 systemd[1]: Started vs-guest@web.service - Guest web.
+Nov  2 04:08:36.427904 vsh-00 vs-create[1399]: who=root what=start guest=web result=ok
+Nov 22 04:12:08.890028 vsh-00 systemd[1]: vs-guest@web.service: Consumed 1.311s CPU time, 4.2M memory peak."""
+SESSIONS = """\
+Nov 22 04:11:40.270368 vsh-00 sshd-session[1396]: Received disconnect from 10.99.0.2 port 35128:11: disconnected by user
+Nov  2 04:11:40.270368 vsh-00 sshd[1396]: Server listening on :: port 22.
+Nov 22 04:12:02.848246 vsh-00 systemd-logind[463]: New session 17 of user root.
+Nov 22 04:12:03.034431 vsh-00 systemd[1]: Started session-17.scope - Session 17 of User root.
+Nov 22 04:12:08.890028 vsh-00 systemd[1]: session-18.scope: Consumed 1.311s CPU time, 4.2M memory peak.
+Nov 22 04:12:09.000000 vsh-00 systemd[1]: Stopping user@0.service - User Manager for UID 0...
+Nov 22 04:12:09.100000 vsh-00 systemd[812]: Reached target basic.target - Basic System.
+Nov 22 04:12:09.200000 vsh-00 (systemd)[812]: pam_unix(systemd-user:session): session opened for user root(uid=0)"""
+
+
+def test_what_a_failed_test_shows_of_a_journal_is_not_its_own_ssh() -> None:
+    first, *others = EVENTS.splitlines()
+    assert events("\n".join([first, SESSIONS, *others]), 200) == EVENTS
+    assert events(f"{EVENTS}\n{SESSIONS}", 1) == others[-1]

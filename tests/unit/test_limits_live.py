@@ -9,7 +9,7 @@ import pytest
 from vstools import limits
 from vstools.errors import VsError
 from vstools.guest import Cpu, Limits
-from vstools.limits import Controllers, live
+from vstools.limits import Controllers, live, victims
 from vstools.limits.live import Usage, numbers
 from vstools.limits.plan import Setting
 
@@ -122,6 +122,7 @@ def group(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[live.Group, C
     (tmp_path / "proc/meminfo").write_text("SwapFree: 0 kB\n")
     folder = root / "vs-tools/web/payload"
     folder.mkdir(parents=True)
+    (folder / "memory.current").write_text("0\n")
     have = V1 if request.param == 1 else V2
     for setting in settings(Limits(), have):
         (folder / setting.key).write_text(setting.value + "\n")
@@ -223,3 +224,66 @@ def test_memory_that_stays_in_use_is_an_objection(group: Fake, monkeypatch: pyte
 def test_swap_that_is_left_is_that_of_the_host_up_to_what_is_allowed(group: Fake, tmp_path: Path) -> None:
     (tmp_path / "proc/meminfo").write_text("MemTotal: 1 kB\nSwapFree:        2048 kB\n")
     assert [group[0].swap_left(allowed) for allowed in (0, 1, 5, None)] == [0, MIB, 2 * MIB, 2 * MIB]
+
+
+def lowered(group: Fake, used: list[int], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, tuple[Setting, ...]]:
+    """A guest with 128 MiB that is to have 64, and what is in use at each look: bytes."""
+    made, have, folder = group
+    monkeypatch.setattr(live, "_COUNTED", 0)
+    monkeypatch.setattr(live, "_GIVEN_BACK", 0)
+    now = settings(Limits(rss=128), have)
+    for setting in now:
+        (folder / setting.key).write_text(setting.value)
+
+    def write(_: live.Group, setting: Setting) -> None:
+        (folder / setting.key).write_text(setting.value)
+        if setting.key == "memory.high":
+            (folder / "memory.current").write_text(str(used.pop(0) if len(used) > 1 else used[0]))
+        elif setting.key == "memory.max" and setting.value == str(64 * MIB):
+            assert int((folder / "memory.current").read_text()) <= 64 * MIB, "the kernel would kill"
+
+    monkeypatch.setattr(live.Group, "_write", write)
+    assert made.read(now) == {setting.key: numbers(setting.value) for setting in now}
+    return folder, settings(Limits(rss=64), have)
+
+
+@pytest.mark.parametrize("group", [2], indirect=True)
+def test_processes_end_one_by_one_until_memory_max_takes_nothing_away(
+    group: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, wanted = lowered(group, [120 * MIB, 120 * MIB, 90 * MIB, 64 * MIB], monkeypatch)
+    asked: list[int] = []
+    group[0].put(wanted, lambda limit: not asked.append(limit))  # type: ignore[func-returns-value]
+    assert asked == [64 * MIB] * 2
+    assert (folder / "memory.max").read_text() == str(64 * MIB)
+
+
+@pytest.mark.parametrize("group", [2], indirect=True)
+@pytest.mark.parametrize(("end_one", "hint"), [(None, "--force kills"), (lambda _: False, "is not enough")])
+def test_what_does_not_fit_is_refused_and_all_is_as_it_was(
+    group: Fake, end_one: live.EndOne | None, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, wanted = lowered(group, [100 * MIB], monkeypatch)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    with pytest.raises(VsError, match=f"rss 64: 100 MiB {CANNOT}: .*{hint}"):
+        group[0].put(wanted, end_one)
+    assert (folder / "memory.current").read_text() == str(100 * MIB)
+    (folder / "memory.current").write_text("0\n")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+
+
+STATUS = "Name:\tVmRSS: 9\\n\nState:\tS\nVmRSS:\t    2048 kB\nVmSwap:\t 1024 kB\nVmPTE:\t  4 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "adjustment", "bytes_"),
+    [
+        (STATUS, 0, 3076 << 10),
+        (STATUS, 500, (3076 << 10) + 50 * MIB),
+        (STATUS, -10, (3076 << 10) - MIB),
+        (STATUS, -1000, None),
+        ("Name:\tgone\nState:\tZ (zombie)\n", 0, 0),
+    ],
+)
+def test_processes_are_weighed_as_the_kernel_does(status: str, adjustment: int, bytes_: int | None) -> None:
+    assert victims.weight(status, adjustment, 100 * MIB) == bytes_

@@ -63,7 +63,7 @@ def limit(
     Prints <host>:<guest>:<rss>:<disk>:<tmpfs>:<proc>:<cpu>, the saved limits: numbers in MiB and counts, inf for none.
     A running guest has new limits at once; where the kernel refuses one, none of them is changed. inf lifts a limit.
     Lowering memory, disk space or processes below what is in use is refused without --force, which then may end
-    processes of the guest. What this host cannot enforce is saved, and said. --advise prints
+    processes of the guest, never its init. What this host cannot enforce is saved, and said. --advise prints
     <host>:<guest>:<limit>:<now>:<advised>:<reason> for each limit that should change, after what the guest used since
     its start.
     """

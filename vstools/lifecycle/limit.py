@@ -16,7 +16,7 @@ from vstools.files import wait_until
 from vstools.guest import Guest, Limits, Rlimit
 from vstools.lifecycle import bounds, disk, phases, records, trees
 from vstools.lifecycle.host import guest_lock, runtime_lock, settings
-from vstools.limits import cgroups, live, processes
+from vstools.limits import cgroups, live, processes, victims
 from vstools.network.plan import Link
 from vstools.paths import Paths
 from vstools.storage import mounts
@@ -177,7 +177,7 @@ def _put(paths: Paths, change: Change) -> None:
     with ExitStack() as undo:
         _put_disk(paths, change, undo)
         if change.record is not None:
-            _put_kernel(change, undo)
+            _put_kernel(change, _end_one(paths, change), undo)
         if change.after.volume is not None and "disk" in change.edits.names:
             disk.resize(paths, change.after)
         undo.callback(guests.save, paths.config_of(name), change.before)
@@ -190,9 +190,17 @@ def _put(paths: Paths, change: Change) -> None:
     checkpoint("limit:done")
 
 
-def _put_kernel(change: Change, undo: ExitStack) -> None:
+def _end_one(paths: Paths, change: Change) -> live.EndOne | None:
+    """What ends processes where memory is lowered by force. An init that is not known could not be spared."""
+    name = change.after.name
+    if not change.edits.force or (init := lxc.init_pid(paths, name)) is None:
+        return None
+    return victims.Victims(name, change.group, init, partial(cgroups.members, change.group)).end_one
+
+
+def _put_kernel(change: Change, end_one: live.EndOne | None, undo: ExitStack) -> None:
     group = live.Group(change.group)
-    undo.callback(group.back, group.put(change.plan.settings))
+    undo.callback(group.back, group.put(change.plan.settings, end_one))
     checkpoint("limit:cgroup")
     _put_tmp(change, undo)
     checkpoint("limit:tmpfs")

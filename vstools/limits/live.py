@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ _INNER = "guest"  # lxc.cgroup.dir.container.inner
 _V1_NO_LIMIT = 1 << 62
 _COUNTED = 3.0
 """Seconds until the kernel has counted the end of a process: it sums up every two seconds (mm/memcontrol.c)."""
+_GIVEN_BACK = 0.5
+"""Seconds until what a process had is no longer in use: a CPU keeps some pages back until another one asks for them."""
+EndOne = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -107,21 +111,47 @@ class Group:
                 found[setting.key] = held(setting, self.path(setting).read_text())
         return found
 
-    def put(self, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    def put(self, settings: tuple[Setting, ...], end_one: EndOne | None = None) -> tuple[Setting, ...]:
         """Write what differs; returns what was there before. Raises VsError, and all is as it was, when one is refused.
 
-        A file that this kernel does not have is passed over where it would only say that there is no limit.
+        A file that this kernel does not have is passed over where it would only say that there is no limit. ``end_one``
+        ends a process of the guest where the memory in use is above a limit in bytes, and says whether there was one;
+        without it, such a limit is refused.
         """
         current = self.read(settings)
         before = tuple(with_values(setting, current[setting.key]) for setting in settings if setting.key in current)
         try:
             for setting in write_order(current, settings):
                 if setting.key in current or setting.explicit or setting.key not in _OPTIONAL:
+                    if setting.key == "memory.max" and wanted_of(setting) < current.get(setting.key, (0,)):
+                        self._make_room(setting, settings, end_one)
                     self._write(setting)
         except BaseException:
             self.back(before)
             raise
         return before
+
+    def _make_room(self, most: Setting, settings: tuple[Setting, ...], end_one: EndOne | None) -> None:
+        """Let no more be in use than memory.max is to be: writing it would make the kernel kill, init among them.
+
+        Each write of memory.high reclaims what can be, also where the file has that number already.
+        """
+        high, limit = next(one for one in settings if one.key == "memory.high"), int(wanted_of(most)[0])
+        used = limit
+
+        def fits() -> bool:
+            nonlocal used
+            self._write(high)
+            used = int(self.path(most).with_name("memory.current").read_text())
+            return used <= limit
+
+        room = wait_until(fits, patience=_COUNTED, pause=0.1)
+        while not room and end_one is not None and end_one(limit):
+            room = wait_until(fits, patience=_GIVEN_BACK, pause=0.05)
+        if not room:
+            left = f"rss {limit / MIB:.0f}: {used / MIB:.0f} MiB are in use that the kernel cannot reclaim"
+            hint = "--force kills processes of the guest" if end_one is None else "killing its processes is not enough"
+            raise VsError(left, hint)
 
     def back(self, before: tuple[Setting, ...]) -> None:
         """Write what was there before; what is refused now is said."""

@@ -57,7 +57,7 @@ class Change:
         """Give each process that still lives what it had; what is refused now is said, once."""
         refused = ""
         for (pid, number, beginning), pair in self._old.items():
-            with suppress(ProcessLookupError, FileNotFoundError), _Process(pid) as process:
+            with suppress(ProcessLookupError, FileNotFoundError), Process(pid) as process:
                 if process.is_in(self._group) and process.beginning == beginning:
                     try:
                         _set(pid, number, pair)
@@ -69,7 +69,7 @@ class Change:
     def _put_one(self, pid: int, wanted: list[tuple[int, Pair]]) -> bool:
         """Whether something had to be changed. A process that is none of the guest's any more is left alone."""
         changed = False
-        with suppress(ProcessLookupError, FileNotFoundError), _Process(pid) as process:
+        with suppress(ProcessLookupError, FileNotFoundError), Process(pid) as process:
             if not process.is_in(self._group):
                 return False
             for number, pair in wanted:
@@ -87,23 +87,23 @@ class Change:
 
     def _undo_stranger(self, pid: int, number: int, new: Pair, old: Pair) -> None:
         """The process ended in that moment: who has its number now may be somebody else."""
-        with suppress(OSError), _Process(pid) as process:
+        with suppress(OSError), Process(pid) as process:
             if not process.is_in(self._group) and resource.prlimit(pid, number) == new:
                 resource.prlimit(pid, number, old)
 
 
-class _Process:
+class Process:
     """A process that is held by a pidfd: its number means nobody else as long as ``has_ended`` is false."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
-    def __enter__(self) -> "_Process":
-        self._fd = os.pidfd_open(self._pid)
+    def __enter__(self) -> "Process":
+        self.fd = os.pidfd_open(self._pid)
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
     def is_in(self, group: str) -> bool:
         """Whether it is in a cgroup or below it, in any tree."""
@@ -116,8 +116,9 @@ class _Process:
         """When it began, in ticks since the boot (``man 5 proc``, stat)."""
         return Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[19]
 
-    def has_ended(self) -> bool:
-        return bool(select.select([self._fd], [], [], 0)[0])
+    def has_ended(self, patience: float = 0) -> bool:
+        """Whether it is gone with all its threads, and has given back its memory; waits ``patience`` seconds for it."""
+        return bool(select.select([self.fd], [], [], patience)[0])
 
 
 def _set(pid: int, number: int, pair: Pair) -> None:
