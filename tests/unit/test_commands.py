@@ -71,7 +71,7 @@ def test_who_is_not_root_is_told_so_and_nothing_is_done(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("VS_TOOLS_ROOT", str(paths.root))
     words = {"vs-create": ["--interface", "10.0.1.5"], "vs-template": ["--file", "x.tar"]}.get(name, [])
-    if name not in ("vs-control", "vs-fonctions", "vs-monitor"):
+    if name not in ("vs-control", "vs-fonctions", "vs-hosts", "vs-monitor"):
         words += ["--name", "web"]
     assert said(capsys, name, *words) == (2, [], [f"{name}: this command is for root: try it with sudo"])
     assert below(paths.root) == {}
