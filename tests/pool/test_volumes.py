@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.templates import small_template
 
 if TYPE_CHECKING:
@@ -163,6 +165,7 @@ vs-remove --name web --yes
 """
 
 
+@pytest.mark.thorough
 def test_whoever_is_killed_with_a_volume_leaves_nothing_that_the_next_command_does_not_clear(
     hosts: "Hosts", tmp_path: Path
 ) -> None:

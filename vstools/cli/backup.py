@@ -121,12 +121,12 @@ def _list(paths: "Paths", names: list[str] | None, *, as_json: bool, table: bool
 
 
 def _verify(paths: "Paths", names: list[str] | None) -> int:
-    from vstools.pool import manifest, store
+    from vstools.pool import get, store
 
     kept, wrong = store.of(paths), 0
     for guest in names or kept.names():
         for made in kept.generations(guest):
-            found = manifest.verify(made.path)
+            found = get.differences(made)
             for difference in found:
                 print(f"vs-backup: {guest} {made.name}: {difference}", file=sys.stderr)
             print(f"{guest}:{made.name}:{'damaged' if found else 'whole'}", flush=True)

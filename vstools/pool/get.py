@@ -1,11 +1,9 @@
 """A guest's next generation in the master's store: its files, its tree from a snapshot, and a manifest of both."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from vstools import files, log
@@ -21,14 +19,15 @@ from vstools.storage import strange
 
 LONG = 4 * 3600.0
 """Seconds that a host may take to add up a tree, or to move one to its place."""
-_EARLIER = "earlier."
-_MOST_EARLIER = 16
 ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
 class About:
-    """What a generation does not say by itself: about.json in it. Epoch 0: no host's file named an owner."""
+    """What a generation does not say by itself: about.json in it. Epoch 0: no host's file named an owner.
+
+    ``manifest`` is the SHA-256 of that file: it may have been cut at the end of a line.
+    """
 
     host: str
     owner: str
@@ -41,6 +40,7 @@ class About:
     enabled: bool
     seconds: float
     sent: int
+    manifest: str
 
 
 def about(generation: Generation) -> About:
@@ -50,6 +50,17 @@ def about(generation: Generation) -> About:
         return About(**json.loads(files.read_bounded(path, 1 << 16)))
     except (OSError, ValueError, TypeError) as error:
         raise VsError(f"{path} cannot be read", str(error)) from error
+
+
+def differences(generation: Generation) -> list[str]:
+    """Read all of a generation again: what is not as its manifest says, a sentence each."""
+    import hashlib
+
+    with (generation.path / manifest.FILE).open("rb") as handle:
+        if hashlib.file_digest(handle, "sha256").hexdigest() != about(generation).manifest:
+            return [f"{manifest.FILE} is not the one that was written"]
+    found = manifest.verify(generation.path)
+    return [f"{each.name.decode('utf-8', 'backslashreplace')}: {each.what}" for each in found]
 
 
 def get(
@@ -70,13 +81,12 @@ def get(
         told = there.call("describe", name=name, timeout=LONG)
         found = parcel.unpacked(there.call("files", name=name))
         accepted.require(store, name, found, accept=accept)
-        shutil.rmtree(partial.path / "config", ignore_errors=True)
         carried.write(files.directory(partial.path / "config"), found)
         checkpoint("get:config")
         moment = datetime.now(UTC)
         passed = _copy(paths, slave, there, name, mode, partial, progress)
-        _describe(partial, slave, told, mode, passed)
-        manifest.write(partial.path, None if partial.newest is None else partial.newest.path)
+        written = manifest.write(partial.path, None if partial.newest is None else partial.newest.path)
+        _describe(partial, slave, told, mode, passed, written.sha256)
         checkpoint("get:manifest")
         return partial.commit(moment)
 
@@ -84,40 +94,25 @@ def get(
 def _copy(
     paths: Paths, slave: Slave, there: Agent, name: str, mode: str, partial: Partial, progress: Callable[[int], None]
 ) -> rsync.Passed:
-    """The tree, fresh: what an earlier attempt left is taken over file by file, never changed in place.
-
-    Its files may be hard links to an older generation; rsync would give that the owners and modes of now.
-    """
-    tree = partial.path / "tree"
-    earlier = sorted(partial.path.glob(f"{_EARLIER}*"))
-    if tree.exists():
-        numbers = [int(path.name.removeprefix(_EARLIER)) for path in earlier]
-        last = partial.path / f"{_EARLIER}{max(numbers, default=0) + 1:06d}"
-        tree.rename(last)
-        earlier.append(last)
-    tree.mkdir(mode=0o700)
-    before = [*([partial.newest.tree] if partial.newest else []), *reversed(earlier[-_MOST_EARLIER:])]
+    """The tree; what the generation before has, or an attempt that was killed, is not sent again."""
+    tree = files.directory(partial.path / "tree", 0o700)
     checkpoint("get:tree")
     try:
-        passed = rsync.pull(paths, slave, name, mode, partial.path.parent, tree, before=before, progress=progress)
+        passed = rsync.pull(
+            paths, slave, name, mode, partial.path.parent, tree, before=partial.links, progress=progress
+        )
     finally:
         there.call("wake", name=name, timeout=LONG)
     checkpoint("get:copied")
     removed = strange.remove_devices(tree)
     if removed:
         log.note(f"guest {name}: {removed} device nodes of the tree were left out (LXC makes /dev)")
-    for folder in earlier:
-        _remove(folder)
     return passed
 
 
-def _remove(folder: Path) -> None:
-    from vstools import run
-
-    run.run(["rm", "-rf", "--one-file-system", "--", str(folder)], timeout=LONG)
-
-
-def _describe(partial: Partial, slave: Slave, told: dict[str, Any], mode: str, passed: rsync.Passed) -> None:
+def _describe(
+    partial: Partial, slave: Slave, told: dict[str, Any], mode: str, passed: rsync.Passed, sha256: str
+) -> None:
     """about.json, of what the host says, as far as it can be."""
     try:
         pair: Any = told["owner"] or (slave.host, 0)
@@ -125,7 +120,7 @@ def _describe(partial: Partial, slave: Slave, told: dict[str, Any], mode: str, p
         found = About(
             host=slave.host, owner=str(owner), epoch=int(epoch), mode=mode, arch=str(told["arch"]),
             version=str(told["version"]), size=int(told["size"]), inodes=int(told["inodes"]),
-            enabled=bool(told["enabled"]), seconds=round(passed.seconds, 1), sent=passed.received,
+            enabled=bool(told["enabled"]), seconds=round(passed.seconds, 1), sent=passed.received, manifest=sha256,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise VsError(f"host {slave.host} describes its guest in a way that cannot be", str(error)) from error
