@@ -141,6 +141,21 @@ class Inside:
                     os.unlink(temporary, dir_fd=parent)
                 raise
 
+    def move(self, name: str, target: str) -> None:
+        """Give a file or a directory (no link's end) another name; raises FileExistsError where that is taken."""
+        with self._parent(name, make=False) as (there, old), self._parent(target, make=True) as (here, new):
+            with suppress(FileNotFoundError):
+                os.stat(new, dir_fd=here, follow_symlinks=False)
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+            os.rename(old, new, src_dir_fd=there, dst_dir_fd=here)
+
+    def where(self, name: str) -> Path | None:
+        """The host's path of ``name`` itself, for a tree that nobody changes; None where it is not there."""
+        if not self.exists(name):
+            return None
+        with self._parent(name, make=False) as (parent, last):
+            return Path(os.readlink(f"/proc/self/fd/{parent}")) / last
+
     def remove(self, name: str) -> None:
         """Remove the file or link ``name`` where it is there; directories stay."""
         gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

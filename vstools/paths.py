@@ -89,6 +89,11 @@ class Paths:
         return self.root / "var/lib/vs-tools/moves"
 
     @property
+    def restores(self) -> Path:
+        """What a master's restores have done so far, a file a guest."""
+        return self.root / "var/lib/vs-tools/restores"
+
+    @property
     def monitor(self) -> Path:
         """What vs-monitor remembers, and the mails that were not sent yet: root's, mode 0700."""
         return self.root / "var/lib/vs-tools/monitor"

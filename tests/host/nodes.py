@@ -61,8 +61,7 @@ class Node(Host):
         self._link(number)
         (root / "sshd").mkdir(mode=0o700)
         self.inside_node(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{root}/sshd/key"])
-        (root / "sshd/config").write_text(SSHD.format(address=self.address, root=root, bin=BIN))
-        self.sshd("on")
+        self.environment()
 
     def _link(self, number: int) -> None:
         here, there = f"vsp{number}", f"vsq{number}"
@@ -96,6 +95,14 @@ class Node(Host):
             env={**os.environ, "VS_TOOLS_ROOT": str(self.root), **env},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
+
+    def environment(self, **more: str) -> None:
+        """What sessions of its sshd have in their environment besides, from now on."""
+        text = SSHD.format(address=self.address, root=self.root, bin=BIN)
+        words = "".join(f" {key}={value}" for key, value in more.items())
+        (self.root / "sshd/config").write_text(text.replace("/sbin:/bin\n", f"/sbin:/bin{words}\n"))
+        self.sshd("off")
+        self.sshd("on")
 
     def sshd(self, what: str) -> None:
         """Start (``on``) or kill (``off``) its sshd, with all sessions."""

@@ -30,6 +30,7 @@ COMMANDS = {
     "vs-ps": ("ps", "ps"),
     "vs-put": ("put", "put"),
     "vs-remove": ("remove", "remove"),
+    "vs-restore": ("restore", "restore"),
     "vs-scan": ("scan", "scan"),
     "vs-stats": ("stats", "stats"),
     "vs-template": ("template", "template"),

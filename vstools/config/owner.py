@@ -1,7 +1,8 @@
 """/etc/vservers/NAME/owner <-> Owner: which host may start the guest. The format is ours: one line ``HOST EPOCH``.
 
-HOST is a host's name up to its first dot. EPOCH is a whole number of at least 1 that grows with each change of owner:
-of two copies the later can be told. Where there is no file, the guest belongs to the host it is on.
+HOST is a host's name up to its first dot, or ``-`` for nobody: a guest that was set aside. EPOCH is a whole number of
+at least 1 that grows with each change of owner: of two copies the later can be told. Where there is no file, the guest
+belongs to the host it is on.
 """
 
 import re
@@ -13,6 +14,8 @@ from vstools.config.text import Faults
 from vstools.errors import VsError
 
 FILE = "owner"
+NOBODY = "-"
+"""In place of a host: no host may start the guest."""
 EPOCH_MAX = (1 << 53) - 1
 """What JSON's readers hold exactly."""
 _LIMIT = 256
@@ -31,8 +34,8 @@ class Owner:
 
 
 def check_host(text: str) -> str:
-    """Return the name of a host up to its first dot; raises ValueError with a sentence for anything else."""
-    if not _HOST.fullmatch(text):
+    """Return the name of a host up to its first dot, or NOBODY; raises ValueError with a sentence for anything else."""
+    if text != NOBODY and not _HOST.fullmatch(text):
         raise ValueError(f"{text!r} is not the name of a host up to its first dot")
     return text
 

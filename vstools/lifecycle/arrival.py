@@ -74,10 +74,11 @@ def _check_owner(found: Owner) -> None:
         raise Refused(str(error)) from None
 
 
-def check(paths: Paths, arrival: Arrival) -> Answer:
+def check(paths: Paths, arrival: Arrival, *, instead: bool = False) -> Answer:
     """What speaks against the guest coming here, all at once, and what would be different; changes nothing.
 
-    Raises Refused for a description that no honest host gives.
+    ``instead``: in the place of the guest of this name that is here, which is set aside before. Raises Refused for a
+    description that no honest host gives.
     """
     _check_words(arrival)
     mark = _read_mark(paths, arrival.name)
@@ -86,7 +87,7 @@ def check(paths: Paths, arrival: Arrival) -> Answer:
     if guest is None:
         return Answer(tuple(faults), (), 0)
     needs = arriving.Needs(arrival.size, arrival.inodes, arrival.arch, arrival.version)
-    return arriving.answer(paths, guest, needs, awaited=others)
+    return arriving.answer(paths, guest, needs, awaited=others, instead=instead)
 
 
 def stage(paths: Paths, arrival: Arrival) -> Path:

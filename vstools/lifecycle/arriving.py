@@ -66,8 +66,11 @@ def examine(paths: Paths, name: str, carried_files: tuple[File, ...]) -> tuple[G
     return guest, []
 
 
-def answer(paths: Paths, guest: Guest, needs: Needs, *, awaited: bool) -> Answer:
-    """Everything that can be known beforehand. ``awaited``: another transfer brings a guest of this name."""
+def answer(paths: Paths, guest: Guest, needs: Needs, *, awaited: bool, instead: bool = False) -> Answer:
+    """Everything that can be known beforehand. ``awaited``: another transfer brings a guest of this name.
+
+    ``instead``: the guest that has the name is no objection.
+    """
     objections: list[str] = []
 
     def ask(question: Callable[[], object]) -> None:
@@ -76,7 +79,8 @@ def answer(paths: Paths, guest: Guest, needs: Needs, *, awaited: bool) -> Answer
         except VsError as error:
             objections.append(str(error))
 
-    ask(lambda: _name(paths, guest.name, awaited=awaited))
+    if not instead:
+        ask(lambda: _name(paths, guest.name, awaited=awaited))
     ask(lambda: addresses.check_free(paths, (nic.address for nic in guest.nics), but=guest.name))
     ask(lambda: _machine(needs))
     ask(lambda: _version(needs))

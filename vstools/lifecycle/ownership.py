@@ -40,6 +40,10 @@ def of(paths: Paths, name: str) -> Owner | None:
 def check(paths: Paths, name: str) -> None:
     """Raise Elsewhere for a guest that another host owns, BadFiles where nobody can tell."""
     found = of(paths, name)
+    if found is not None and found.host == owner.NOBODY:
+        raise Elsewhere(
+            f"guest {name} was set aside and belongs to nobody", f"vs-remove --name {name}, when it was looked at"
+        )
     if found is not None and found.host != host_name():
         raise Elsewhere(
             f"guest {name} belongs to host {found.host} (epoch {found.epoch})",

@@ -89,14 +89,14 @@ class Session:
 
         return parcel.packed(departure.files(self.paths, name))
 
-    def check(self, **words: Any) -> dict[str, object]:
-        """What speaks against a guest coming here."""
+    def check(self, instead: bool = False, **words: Any) -> dict[str, object]:
+        """What speaks against a guest coming here, in the place of one of its name if that is meant."""
         from dataclasses import asdict
 
         from vstools.lifecycle import arrival
         from vstools.pool import parcel
 
-        return asdict(arrival.check(self.paths, parcel.arrival(words)))
+        return asdict(arrival.check(self.paths, parcel.arrival(words), instead=instead is True))
 
     def stage(self, **words: Any) -> None:
         """Reserve what a guest needs that comes here."""
@@ -117,6 +117,24 @@ class Session:
         from vstools.lifecycle import arrival
 
         arrival.own(self.paths, name, Owner(host, epoch))
+
+    def set_aside(self, name: str, other: str) -> int:
+        """Stop a guest that is suspect and give it another name; the context that it had."""
+        from vstools.lifecycle import aside
+
+        return aside.set_aside(self.paths, name, other)
+
+    def lay(self, name: str) -> None:
+        """Make room in a guest's tree for a file that comes; it goes with the session."""
+        from vstools.pool import laying
+
+        self.held.enter_context(laying.room(self.paths, name))
+
+    def place(self, name: str, path: str, kept: str) -> bool:
+        """Let what came take its place; what was there is called ``kept``. Whether there was anything."""
+        from vstools.pool import laying
+
+        return laying.place(self.paths, name, path, kept)
 
     def abandon(self, name: str) -> None:
         """Remove what was staged."""
@@ -219,7 +237,7 @@ class Session:
 
 VERBS = (
     "states", "claim", "wake", "describe", "files", "check", "stage", "register", "own", "abandon", "remove", "do",
-    "forget", "hold", "let_go", "release", "admit", "expel", "reach", "push",
+    "forget", "hold", "let_go", "release", "admit", "expel", "reach", "push", "set_aside", "lay", "place",
 )  # fmt: skip
 
 

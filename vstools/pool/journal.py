@@ -1,6 +1,7 @@
-"""What a move has done so far, on the master: a file a guest, a JSON object a line, on the disk before the next step.
+"""What a move or a restore has done so far, on the master: a file a guest, on the disk before the next step.
 
-The first line says what is to be done, each further one which step is behind. Only one command at a time has it.
+A line is a JSON object: the first says what is to be done, each further one which step is behind. Only one command at
+a time has it.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vstools import files
 from vstools.errors import VsError
@@ -17,20 +18,26 @@ from vstools.faults import checkpoint
 from vstools.paths import Paths
 
 _LIMIT = 1 << 20
+Kind = Literal["move", "restore"]
 
 
 @dataclass
 class Journal:
-    """One move's file. ``facts`` is its first line; ``steps`` are the names of those behind, in their order."""
+    """One undertaking's file. ``facts`` is its first line; ``steps`` are the names of those behind, in their order."""
 
     path: Path
     facts: dict[str, Any]
     steps: list[str] = field(default_factory=list)
 
+    @property
+    def _kind(self) -> str:
+        """``move`` or ``restore``."""
+        return self.path.parent.name.removesuffix("s")
+
     def begin(self) -> None:
         """Write down what is to be done."""
         files.write(self.path, json.dumps(self.facts) + "\n", 0o600)
-        checkpoint("move:begun")
+        checkpoint(f"{self._kind}:begun")
 
     def step(self, name: str) -> None:
         """Write down that a step is behind."""
@@ -43,13 +50,13 @@ class Journal:
         finally:
             os.close(descriptor)
         self.steps.append(name)
-        checkpoint(f"move:{name}")
+        checkpoint(f"{self._kind}:{name}")
 
     def end(self) -> None:
         """Nothing is left to be done."""
         self.path.unlink(missing_ok=True)
         files.sync_directory(self.path.parent)
-        checkpoint("move:ended")
+        checkpoint(f"{self._kind}:ended")
 
 
 def names(paths: Paths) -> tuple[str, ...]:
@@ -62,21 +69,25 @@ def names(paths: Paths) -> tuple[str, ...]:
 
 
 @contextmanager
-def opened(paths: Paths, name: str) -> Iterator[Journal | None]:
+def opened(paths: Paths, name: str, kind: Kind = "move") -> Iterator[Journal | None]:
     """The journal of a guest's move, or None where none is begun; raises Busy while another command has it."""
-    files.directory(paths.moves, 0o700)
-    with files.lock(paths.moves / f".{name}.lock", what=f"the move of {name}", patience=0):
-        yield read(paths, name)
+    folder = files.directory(_folder(paths, kind), 0o700)
+    with files.lock(folder / f".{name}.lock", what=f"the {kind} of {name}", patience=0):
+        yield read(paths, name, kind)
 
 
-def path_of(paths: Paths, name: str) -> Path:
+def _folder(paths: Paths, kind: Kind) -> Path:
+    return paths.moves if kind == "move" else paths.restores
+
+
+def path_of(paths: Paths, name: str, kind: Kind = "move") -> Path:
     """Where a guest's journal is."""
-    return paths.moves / f"{name}.json"
+    return _folder(paths, kind) / f"{name}.json"
 
 
-def read(paths: Paths, name: str) -> Journal | None:
+def read(paths: Paths, name: str, kind: Kind = "move") -> Journal | None:
     """What was written so far. A last line that a power cut tore off is none: its step was not behind."""
-    path = path_of(paths, name)
+    path = path_of(paths, name, kind)
     try:
         lines = files.read_bounded(path, _LIMIT).split("\n")[:-1]
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """A generation of the store becomes a guest on a host: registered, disabled and stopped; started if asked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vstools import log
 from vstools.config import carried
@@ -9,6 +9,7 @@ from vstools.config.slaves import Slave
 from vstools.errors import Refused
 from vstools.paths import Paths, host_name
 from vstools.pool import get, parcel, remote, rsync, scan
+from vstools.pool.remote import Agent
 from vstools.pool.store import Generation
 
 
@@ -55,30 +56,56 @@ def put(
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:  # fmt: skip
     """Bring the generation to a host; killed, the same command goes on. Raises Refused where it has such a guest."""
-    told = get.about(generation)
     name = generation.guest
-    words = {
-        "transfer": f"put-{host_name()}-{generation.name}"[:64], "name": name,
-        "files": parcel.packed(carried.read(generation.config)), "owner": [owner.host, owner.epoch],
-        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
-    }  # fmt: skip
     with remote.agent(paths, slave) as there, log.change(f"put {generation.name} on {slave.host}", name):
         there.call("claim", name=name)
-        answer = there.call("check", words, timeout=get.LONG)
-        for note in answer["notes"]:
-            log.note(f"{slave.host}: {note}")
-        there.call("stage", words, timeout=get.LONG)
-        try:
-            rsync.push(paths, slave, name, generation.tree, progress)
-        except BaseException:
-            _abandon(there, name)
-            raise
-        there.call("register", name=name, timeout=get.LONG)
+        check(there, generation, owner)
+        bring(paths, there, generation, owner, progress=progress)
         for verb in verbs:
             there.call("do", name=name, verb=verb, timeout=get.LONG)
 
 
-def _abandon(there: remote.Agent, name: str) -> None:
+def check(there: Agent, generation: Generation, owner: Ownership, *, instead: bool = False) -> None:
+    """Ask the host what speaks against it, and say what will be different there; raises Refused.
+
+    ``instead``: the guest of that name will be set aside before.
+    """
+    answer = there.call("check", _words(generation, owner), instead=instead, timeout=get.LONG)
+    if instead and answer["objections"]:
+        raise Refused(f"{there.slave.host}: {'; '.join(map(str, answer['objections']))}")
+    for note in answer["notes"]:
+        log.note(f"{there.slave.host}: {note}")
+
+
+def bring(
+    paths: Paths, there: Agent, generation: Generation, owner: Ownership, *, context: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:  # fmt: skip
+    """Make the copy a guest of the host: disabled and stopped, in this context if one is given."""
+    name = generation.guest
+    there.call("stage", _words(generation, owner, context), timeout=get.LONG)
+    try:
+        rsync.push(paths, there.slave, name, generation.tree, progress)
+    except BaseException:
+        _abandon(there, name)
+        raise
+    there.call("register", name=name, timeout=get.LONG)
+
+
+def _words(generation: Generation, owner: Ownership, context: int | None = None) -> dict[str, object]:
+    """How a host is told of the guest (lifecycle/arrival.py, Arrival)."""
+    told = get.about(generation)
+    found = carried.read(generation.config)
+    if context is not None:
+        found = [replace(file, content=f"{context}\n".encode()) if file.path == "context" else file for file in found]
+    return {
+        "transfer": f"put-{host_name()}-{generation.name}"[:64], "name": generation.guest,
+        "files": parcel.packed(found), "owner": [owner.host, owner.epoch],
+        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
+    }  # fmt: skip
+
+
+def _abandon(there: Agent, name: str) -> None:
     from contextlib import suppress
 
     from vstools.errors import VsError

@@ -69,6 +69,13 @@ def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[
     return _pass(argv, f"{name} to {slave.host}", live=False, progress=progress)
 
 
+def lay(paths: Paths, slave: Slave, name: str, source: Path) -> Passed:
+    """Copy a file or a directory into the room that was made for it in a guest's tree."""
+    there = shlex.join(ssh.remote(slave, remote.COMMAND, "lay", name))
+    argv = [*_words(paths, slave, there), "--", str(source), f"{slave.name}:./"]
+    return _pass(argv, f"{source.name} to {slave.host}", live=False, progress=lambda _: None)
+
+
 def hand_over(
     slave: Slave, shell: Sequence[str], tree: Path, *, live: bool, deadline: float,
     progress: Callable[[int], None] = lambda _: None,
@@ -132,14 +139,17 @@ _ASKED = re.compile(
 """What the first end asks the other one for. None of it names a file."""
 
 
-def serve(words: Sequence[str], *, sender: bool, folder: Path) -> int:
+def serve(words: Sequence[str], *, sender: bool, folder: Path, within: Path | None = None) -> int:
     """Be rsync's other end for a directory, with the words that the first end asked for; returns the exit status.
 
-    Raises VsError for words that are for another direction or another place than ``./``.
+    Who receives can write ``within`` alone (the directory, where nothing else is said). Raises VsError for words that
+    are for another direction or another place than ``./``.
     """
     asked = list(words)
     known = all(_ASKED.fullmatch(word) for word in asked[:-2])
     if asked[:1] != ["--server"] or ("--sender" in asked) != sender or asked[-2:] != [".", "./"] or not known:
         raise VsError(f"this is no request of rsync's that is served here: {shlex.join(asked)}")
     argv = ["rsync", *asked]
-    return run.interactive([*run.TIED, *(argv if sender else confined.words(folder, folder, *argv))], folder=folder)
+    if sender:
+        return run.interactive([*run.TIED, *argv], folder=folder)
+    return run.interactive([*run.TIED, *confined.words(within or folder, folder, *argv)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vstools.config import slaves
+from vstools.config.owner import NOBODY
 from vstools.config.slaves import Slave
 from vstools.config.text import Faults
 from vstools.errors import Refused, VsError
@@ -21,7 +22,7 @@ _MOST_GUESTS = 10_000
 
 @dataclass(frozen=True)
 class Seen:
-    """One guest on one host. ``owner`` is None where no file names one: it belongs to where it is."""
+    """One guest on one host. ``owner``: None where no file names one (it belongs to where it is); NOBODY: set aside."""
 
     host: str
     guest: str
@@ -107,7 +108,7 @@ def _seen(host: str, row: dict[str, Any]) -> Seen:
     flags = [row[key] for key in ("enabled", "running", "broken")]
     if not all(isinstance(flag, bool) for flag in flags) or not isinstance(row["epoch"], int):
         raise ValueError("flags are true or false")
-    owner = None if row["owner"] is None else slaves.parse_host(row["owner"])
+    owner = row["owner"] if row["owner"] in (None, NOBODY) else slaves.parse_host(row["owner"])
     return Seen(
         host=host, guest=check_name(row["guest"], imported=True), enabled=flags[0], running=flags[1],
         addresses=tuple(addresses), owner=owner, epoch=row["epoch"], broken=flags[2],
@@ -154,7 +155,7 @@ def _of_copies(name: str, copies: list[Seen]) -> Iterator[Problem]:
         yield Problem(name, f"guest {name} belongs to several hosts: {where(owned)}", grave=True)
     if len(enabled) > 1:
         yield Problem(name, f"guest {name} is enabled on several hosts: {where(enabled)}", grave=True)
-    if not owned:
+    if not owned and any(seen.owner != NOBODY for seen in copies):
         named = ", ".join(sorted({str(seen.owner) for seen in copies}))
         sentence = f"guest {name} on {where(copies)} belongs to {named}, which has no copy: vs-adopt there"
         yield Problem(name, sentence, grave=True)

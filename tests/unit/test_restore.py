@@ -1,0 +1,71 @@
+"""What vs-restore decides: names, epochs, whose a guest is; and the paths of single files."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from vstools.config.slaves import Slave
+from vstools.errors import Refused
+from vstools.guest import check_name
+from vstools.pool import get, restore, scan
+from vstools.pool.laying import check_path
+from vstools.pool.scan import Pool, Seen
+from vstools.pool.store import Generation
+
+TIME = datetime(2026, 11, 22, 3, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["w", "web", "x" * 63])
+def test_the_name_of_a_suspect_can_name_a_guest(name: str) -> None:
+    found = restore.suspect(name, TIME)
+    assert found.endswith(".suspect-20261122T031500Z")
+    assert check_name(found, imported=True) == found
+
+
+@pytest.fixture
+def copy(monkeypatch: pytest.MonkeyPatch) -> Generation:
+    """A copy that was made in epoch 3."""
+    told = get.About("one", "one", 3, "hot", "x86_64", "0.1.0", 1, 1, False, 1, 1, "")
+    monkeypatch.setattr(get, "about", lambda _: told)
+    return Generation("web", TIME, Path("/store/web/20261122T031500Z"))
+
+
+def test_a_restore_is_of_a_later_epoch_than_any_copy(copy: Generation) -> None:
+    here = Seen("one", "web", enabled=True, running=False, epoch=4)
+    other = Seen("two", "web", enabled=False, running=False, owner="one", epoch=7)
+    found = restore.order(copy, Pool((here, other)), Slave("one"), start=False)
+    assert (found.epoch, found.enabled, found.running) == (8, True, False)
+    assert restore.order(copy, Pool((here,)), Slave("one"), start=True).running
+
+
+def test_a_guest_of_another_host_is_restored_there(copy: Generation) -> None:
+    here = Seen("one", "web", enabled=False, running=False, owner="two", epoch=4)
+    with pytest.raises(Refused, match="belongs to host two"):
+        restore.order(copy, Pool((here,)), Slave("one"), start=False)
+    both = (Seen("one", "web", enabled=False, running=False), Seen("two", "web", enabled=False, running=True))
+    with pytest.raises(Refused, match="belongs to host two"):
+        restore.order(copy, Pool(both), Slave("one"), start=False)
+
+
+def test_a_guest_that_was_set_aside_is_no_problem_of_the_pool() -> None:
+    aside = Seen("one", "web.suspect-20261122T031500Z", enabled=False, running=False, owner="-", epoch=2)
+    assert scan.problems((aside,)) == ()
+    assert not aside.owned
+    row = {
+        "guest": "w", "enabled": False, "running": False, "broken": False, "addresses": [], "owner": "-", "epoch": 2,
+    }  # fmt: skip
+    assert scan.checked("one", [row])[0].owner == "-"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("/etc/exim4", "/etc/exim4"), ("/etc//exim4/", "/etc/exim4"), ("/a/./b", "/a/b"), ("//a", "/a")]
+)
+def test_a_path_of_a_guest_is_read(text: str, path: str) -> None:
+    assert check_path(text) == path
+
+
+@pytest.mark.parametrize("text", ["", "/", ".", "etc/exim4", "/etc/../x", "/..", "/a\0b"])
+def test_what_is_no_path_of_a_guest_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="is not the path"):
+        check_path(text)

@@ -1,0 +1,185 @@
+"""A guest is repaired quickly: a copy takes its place, and it is set aside, whole, for whoever wants to know.
+
+The host sets the guest aside (lifecycle/aside.py), the copy comes as with vs-put, in the same context, in a later
+epoch, and is enabled and started as the guest was. What was killed goes on with the next restore: the journal says what
+was to be done, and what is true is asked of the host.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vstools import log, run
+from vstools.config.slaves import Slave
+from vstools.errors import Refused, VsError
+from vstools.paths import Paths
+from vstools.pool import get, journal, put, remote, rsync, scan
+from vstools.pool.journal import Journal
+from vstools.pool.laying import check_path
+from vstools.pool.put import Ownership
+from vstools.pool.scan import Seen
+from vstools.pool.store import Generation, Store
+
+_NAME = 63 - len(".suspect-YYYYMMDDTHHMMSSZ")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done; the first line of the journal. ``other``: the name of what is set aside."""
+
+    name: str
+    host: str
+    generation: str
+    other: str
+    epoch: int
+    running: bool
+    enabled: bool
+
+
+def begun(paths: Paths, name: str) -> Order | None:
+    """The restore of a guest that was begun and not ended."""
+    book = journal.read(paths, name, "restore")
+    return None if book is None else Order(**book.facts)
+
+
+def order(generation: Generation, pool: scan.Pool, slave: Slave, *, start: bool) -> Order:
+    """What is to be done with a guest that its host has; raises Refused where the guest is another host's."""
+    copies = [seen for seen in pool.guests if seen.guest == generation.guest]
+    here = next(seen for seen in copies if seen.host == slave.host)
+    owners = [seen.host for seen in copies if seen.owned and seen is not here]
+    if owners or not here.owned:
+        raise Refused(
+            f"guest {generation.guest} belongs to host {', '.join(owners) or here.owner}, not to {slave.host}",
+            "restore it there, or vs-adopt it first",
+        )
+    epoch = max(get.about(generation).epoch, *(seen.epoch for seen in copies)) + 1
+    return Order(
+        generation.guest, slave.host, generation.name, suspect(generation.guest, datetime.now(UTC)), epoch,
+        running=here.running or start, enabled=here.enabled,
+    )  # fmt: skip
+
+
+def suspect(name: str, time: datetime) -> str:
+    """The name of a guest that is set aside now."""
+    return f"{name[:_NAME]}.suspect-{time:%Y%m%dT%H%M%SZ}"
+
+
+def restore(
+    paths: Paths, store: Store, slave: Slave, wanted: Order, progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Do it, or what is missing of it."""
+    with journal.opened(paths, wanted.name, "restore") as old:
+        if journal.read(paths, wanted.name) is not None:
+            raise Refused(f"a move of {wanted.name} was begun and not ended", "vs-move --resume or --rollback")
+        before = Order(**old.facts) if old else wanted
+        if replace(before, generation=wanted.generation) != wanted:
+            raise Refused(f"another restore of {wanted.name} was begun", "try again: it goes on")
+        book = Journal(journal.path_of(paths, wanted.name, "restore"), asdict(wanted))
+        if before != wanted:  # another copy than the one that was begun with
+            with remote.agent(paths, slave) as there:
+                there.call("claim", name=wanted.name)
+                there.call("abandon", name=wanted.name, timeout=get.LONG)
+            book.begin()
+        with log.change(f"restore {wanted.generation} on {slave.host}", wanted.name):
+            _run(paths, store, slave, book, wanted, progress)
+        book.end()
+
+
+def _run(
+    paths: Paths, store: Store, slave: Slave, book: Journal, wanted: Order, progress: Callable[[int], None]
+) -> None:
+    generation = store.generation(wanted.name, wanted.generation)
+    owner = Ownership(wanted.host, wanted.epoch, here=True)
+    with remote.agent(paths, slave) as there:
+        there.call("claim", name=wanted.name)
+        rows = {seen.guest: seen for seen in scan.checked(slave.host, there.call("states", timeout=get.LONG))}
+        if not _is_back(rows, wanted):
+            context = _set_aside(there, generation, owner, book, wanted)
+            put.bring(paths, there, generation, owner, context=context, progress=progress)
+            book.step("registered")
+        for verb, asked in (("enable", wanted.enabled), ("start", wanted.running)):
+            if asked:
+                there.call("do", name=wanted.name, verb=verb, timeout=get.LONG)
+
+
+def _is_back(rows: Mapping[str, Seen], wanted: Order) -> bool:
+    now = rows.get(wanted.name)
+    return now is not None and now.owner == wanted.host and now.epoch == wanted.epoch
+
+
+def _set_aside(there: remote.Agent, generation: Generation, owner: Ownership, book: Journal, wanted: Order) -> int:
+    """The context that the guest had. Everything is asked before it is stopped."""
+    if not book.path.exists():
+        put.check(there, generation, owner, instead=True)
+        book.begin()
+    context = there.call("set_aside", name=wanted.name, other=wanted.other, timeout=get.LONG)
+    book.step("aside")
+    if not isinstance(context, int):
+        raise VsError(f"host {wanted.host} says nothing of the context that it set free")
+    return context
+
+
+def located(generation: Generation, path: str) -> Path:
+    """Where something of a guest is in a copy; links on the way are the guest's own, the last one is not followed."""
+    from vstools.inside import Inside
+
+    wanted = check_path(path)
+    with Inside(generation.tree) as tree:
+        found = tree.where(wanted)
+    if found is None:
+        raise Refused(f"{wanted} is not in the copy {generation.name} of {generation.guest}")
+    return found
+
+
+def file(paths: Paths, slave: Slave, generation: Generation, path: str) -> str:
+    """Bring a file or a directory of a copy back into the guest; what the one that was there is called now, if any."""
+    source, wanted = located(generation, path), check_path(path)
+    kept = f"{wanted}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = generation.guest
+    with remote.agent(paths, slave) as there, log.change(f"restore {wanted} of {generation.name}", name):
+        there.call("claim", name=name)
+        there.call("lay", name=name, timeout=get.LONG)
+        rsync.lay(paths, slave, name, source)
+        return kept if there.call("place", name=name, path=wanted, kept=kept) is True else ""
+
+
+def extract(generation: Generation, path: str, folder: Path) -> Path:
+    """Copy a file or a directory of a copy into a directory of this node; returns its path.
+
+    Links are copied as such and none is followed. What was setuid, setgid or had capabilities has that no more: it was
+    root's of the guest only. Raises Refused where the name is taken.
+    """
+    source = located(generation, path)
+    target = folder / source.name
+    if target.exists() or target.is_symlink():
+        raise Refused(f"{target} is there already", "choose another directory")
+    with TemporaryDirectory(prefix=".vs-restore-", dir=folder) as hidden:
+        copy = Path(hidden) / source.name
+        preserved = "--preserve=mode,ownership,timestamps,links"
+        run.run(
+            ["cp", "--recursive", "--no-dereference", "--reflink=auto", preserved, "--", str(source), str(copy)],
+            timeout=get.LONG,
+        )
+        run.run(
+            [
+                "find",
+                str(copy),
+                "-xdev",
+                "-perm",
+                "/6000",
+                "!",
+                "-type",
+                "l",
+                "-exec",
+                "chmod",
+                "ug-s",
+                "--",
+                "{}",
+                "+",
+            ],
+            timeout=get.LONG,
+        )
+        copy.rename(target)
+    return target
