@@ -138,6 +138,7 @@ install_shared() { # a Munin plugin, a Nagios check
     chmod 755 $SHARE/munin/vs_
     install -m 644 "$HERE/share/munin/vs_.conf" $SHARE/munin/vs_.conf
     ln -sfn $PREFIX/bin/check_vs_guest $SHARE/nagios/check_vs_guest
+    ln -sfn $PREFIX/bin/check_vs_backup $SHARE/nagios/check_vs_backup
 }
 
 install_configuration() {
@@ -219,6 +220,7 @@ uninstall() {
             [ ! -L "$line" ] || systemctl disable --quiet "$(basename "$line")"
         done
         systemctl disable --quiet --now vs-monitor.service 2> /dev/null || true
+        systemctl disable --quiet --now vs-backup.timer 2> /dev/null || true
         systemctl disable --quiet vs-volumes.service 2> /dev/null || true
     fi
     for line in "$HERE"/systemd/*; do rm -f "$SYSTEM/$(basename "$line")"; done
@@ -234,7 +236,7 @@ uninstall() {
         done < $STATE/installed
         rm -f $STATE/installed
     fi
-    rm -rf $STATE/monitor
+    rm -rf $STATE/monitor $STATE/mails
     [ ! -d $STATE/store ] || say "left: $STATE/store, the copies of guests"
     rmdir $STATE 2>/dev/null || true
     rm -rf $PREFIX $NEXT $SHARE /run/vs-tools

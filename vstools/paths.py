@@ -99,6 +99,11 @@ class Paths:
         return self.root / "var/lib/vs-tools/monitor"
 
     @property
+    def mails(self) -> Path:
+        """A master's mails that were not sent yet: root's, mode 0700."""
+        return self.root / "var/lib/vs-tools/mails"
+
+    @property
     def store(self) -> Path:
         """Where a master keeps copies of guests, where create.conf says nothing else."""
         return self.root / "var/lib/vs-tools/store"

@@ -98,7 +98,8 @@ def test_backup_copies_what_its_file_lists_and_names_what_fails(nodes: dict[str,
     guest(two, "crit", 7, small)
     two.ok("vs-control", "--name", "crit", "--start")
     (master.conf / "backup.conf").write_text("# all\nmail:hot,keep-last=1\ncrit:cool\nnone:hot\n")
-    done = master.vs("vs-backup")
+    (master.conf / "create.conf").open("a").write("MONITOR_SMTP=127.0.0.1:1\nBACKUP_MAILTO=one@example.org\n")
+    done = master.vs("vs-backup", "--mail")
     assert (done.code, sorted(line.rsplit(":", 1)[0] for line in done.out.splitlines())) == (
         1, [f"{ONE}:mail", f"{TWO}:crit"],
     ), done  # fmt: skip
@@ -106,6 +107,16 @@ def test_backup_copies_what_its_file_lists_and_names_what_fails(nodes: dict[str,
     assert two.ok("vs-control", "--name", "crit").strip() == f"{TWO}:crit:disabled:running"
     rows = json.loads(master.ok("vs-backup", "--list", "--name", "mail", "--name", "crit", "--json"))
     assert {(row["guest"], row["mode"]) for row in rows} == {("mail", "hot"), ("crit", "cool")}
+    assert all(row["verified"] is None and row["age"] < 600 for row in rows)
+    (mail,) = (master.root / "var/lib/vs-tools/mails").iterdir()  # no relay answers there
+    assert "To: one@example.org\nSubject: vsm: backup: 1 FAILED: none" in mail.read_text()
+    done = master.vs("check_vs_backup")
+    assert (done.code, done.out.partition(" | ")[0]) == (2, "VS CRITICAL - none has no copy\n".strip()), done
+    assert master.ok("vs-backup", "--verify", "--name", "crit").endswith(":whole\n")
+    (line,) = master.ok("vs-backup", "--list", "--name", "crit").splitlines()
+    assert line.split(":")[7].startswith("20")
+    done = master.vs("check_vs_backup", "--name", "crit", "-w", "0", "-c", "9")
+    assert (done.code, "crit is 0 h old" in done.out) == (1, True), done
     master.ok("vs-backup", "--name", "mail")
     rows = json.loads(master.ok("vs-backup", "--list", "--name", "mail", "--json"))
     assert len(rows) == 1

@@ -12,7 +12,7 @@ from vstools.cli import manual
 from .made import REPO
 
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-NOT_FOR_PEOPLE = {"vs-guest-phase", "vs-munin", "vs-slave", "check_vs_guest"}
+NOT_FOR_PEOPLE = {"vs-guest-phase", "vs-munin", "vs-slave", "check_vs_backup", "check_vs_guest"}
 REQUESTS = re.compile(r"\.(TH|SH|B|PP|TP)( |$)")
 
 

@@ -1,6 +1,7 @@
 """vs-backup: copies of the guests that backup.conf lists; and what there is of copies."""
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,10 +9,10 @@ import typer
 from vstools import log
 from vstools import paths as installation
 from vstools.cli import app, pooled
-from vstools.errors import Refused
 
 if TYPE_CHECKING:
-    from vstools.config.backup import Entry
+    from collections.abc import Callable
+
     from vstools.paths import Paths
     from vstools.pool.backup import Outcome
 
@@ -25,6 +26,7 @@ def backup(
         str | None, typer.Option("--hold", help="keep this copy whatever backup.conf says", metavar="TIME")
     ] = None,
     release: Annotated[str | None, typer.Option("--release", help="no longer", metavar="TIME")] = None,
+    mail: Annotated[bool, typer.Option("--mail", help="send a summary to BACKUP_MAILTO of create.conf")] = False,
     accept_config: pooled.AcceptConfig = False,
     as_json: app.Json = False,
     table: app.Table = False,
@@ -33,7 +35,9 @@ def backup(
     """Copy the guests of backup.conf to the store: hot from a snapshot, cool stopped for as long as the snapshot takes.
 
     Several hosts at once, each one guest at a time; one that fails is named and stops no other, and the exit status is
-    1 then. Prints <host>:<guest>:<generation>. --list prints <guest>:<generation>:<host>:<hot|cool>:<held or empty>.
+    1 then. Prints <host>:<guest>:<generation>. --list prints
+    <guest>:<generation>:<host>:<hot|cool>:<held or empty>:<age in hours>:<bytes>:<verified>:<drilled>: when that was
+    done, or what was found to be wrong, or nothing.
     """
     app.exclusive(list=list_, verify=verify, hold=bool(hold), release=bool(release))
     paths = installation.from_environment()
@@ -48,30 +52,35 @@ def backup(
         chosen = kept.generation(app.single(name or []), hold or release or "")
         (kept.hold if hold else kept.unhold)(chosen)
         return 0
-    return _copy(paths, name, host, accept=accept_config, dry_run=dry_run)
+    if not mail or dry_run:
+        return _copy(paths, name, host, [], accept=accept_config, dry_run=dry_run)
+    return _mailed(paths, lambda lines: _copy(paths, name, host, lines, accept=accept_config))
 
 
-def _entries(paths: "Paths", names: list[str] | None) -> "list[Entry]":
-    from vstools.config import backup
-    from vstools.config.text import Faults
+def _mailed(paths: "Paths", act: "Callable[[list[str]], int]") -> int:
+    """Do it and send what was done, also where nothing could be."""
+    from vstools.errors import BadFiles, VsError
+    from vstools.pool import backup as pool
 
-    faults = Faults()
-    entries = backup.load(paths.conf / "backup.conf", faults)
-    faults.check()
-    if not entries:
-        raise Refused(f"{paths.conf / 'backup.conf'} lists no guest", "a line is GUEST:hot or GUEST:cool")
-    known = {entry.guest: entry for entry in entries}
-    for name in names or ():
-        if name not in known:
-            raise Refused(f"backup.conf has no line for {name}", "vs-get copies any guest")
-    return [known[name] for name in names or known]
+    lines: list[str] = []
+    try:
+        return act(lines)
+    except VsError as error:
+        lines += [f"FAILED {sentence}" for sentence in (error.faults if isinstance(error, BadFiles) else (str(error),))]
+        raise
+    finally:
+        pool.mail(paths, lines)
 
 
-def _copy(paths: "Paths", names: list[str] | None, hosts: list[str] | None, *, accept: bool, dry_run: bool) -> int:
+def _copy(
+    paths: "Paths", names: list[str] | None, hosts: list[str] | None, lines: list[str], *, accept: bool,
+    dry_run: bool = False,
+) -> int:  # fmt: skip
+    """The copies; ``lines`` gets the summary."""
     from vstools.pool import backup as pool
     from vstools.pool import scan, store
 
-    entries = _entries(paths, names)
+    entries = pool.entries(paths, names)
     kept = store.of(paths)
     slaves = scan.hosts(paths, hosts or ())
     found = scan.scan(paths, slaves)
@@ -87,8 +96,9 @@ def _copy(paths: "Paths", names: list[str] | None, hosts: list[str] | None, *, a
         return 0
     for outcome in failed:
         _tell(outcome)
-    failed += pool.run(paths, kept, jobs, _tell, accept=accept)
-    return int(bool(found.missing) or any(outcome.error for outcome in failed))
+    outcomes = [*failed, *pool.run(paths, kept, jobs, _tell, accept=accept)]
+    lines += pool.summary(outcomes, [sentence for _, sentence in found.missing])
+    return int(bool(found.missing) or any(outcome.error for outcome in outcomes))
 
 
 def _tell(outcome: "Outcome") -> None:
@@ -101,20 +111,23 @@ def _tell(outcome: "Outcome") -> None:
 def _list(paths: "Paths", names: list[str] | None, *, as_json: bool, table: bool) -> int:
     from vstools.pool import get, store
 
-    kept = store.of(paths)
+    kept, now = store.of(paths), time.time()
     rows = []
     for guest in names or kept.names():
         for made in kept.generations(guest):
             told = get.about(made)
+            verified, drilled = store.noted(made, "verified"), store.noted(made, "drilled")
             rows.append({
                 "guest": guest, "generation": made.name, "host": told.host, "mode": told.mode, "held": made.is_held,
-                "size": told.size,
+                "age": max(0, int(now - made.time.timestamp())), "size": told.size,
+                "verified": verified and verified.word, "drilled": drilled and drilled.word,
             })  # fmt: skip
     app.show(
         rows,
-        lambda row: ":".join(
-            (row["guest"], row["generation"], row["host"], row["mode"], "held" if row["held"] else "")
-        ),
+        lambda row: ":".join((
+            row["guest"], row["generation"], row["host"], row["mode"], "held" if row["held"] else "",
+            str(row["age"] // 3600), str(row["size"]), row["verified"] or "", row["drilled"] or "",
+        )),
         as_json=as_json, table=table,
     )  # fmt: skip
     return 0
@@ -129,7 +142,9 @@ def _verify(paths: "Paths", names: list[str] | None) -> int:
             found = get.differences(made)
             for difference in found:
                 print(f"vs-backup: {guest} {made.name}: {difference}", file=sys.stderr)
-            print(f"{guest}:{made.name}:{'damaged' if found else 'whole'}", flush=True)
+            result = "damaged" if found else "whole"
+            store.note(made, "verified", result)
+            print(f"{guest}:{made.name}:{result}", flush=True)
             wrong += bool(found)
     return int(wrong > 0)
 

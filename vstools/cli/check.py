@@ -6,9 +6,10 @@ exit status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. So whatever prevents an answ
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -113,20 +114,25 @@ def check(
     return status
 
 
-def main() -> None:
-    """The check: what is an error elsewhere is UNKNOWN here, and said on stdout."""
+def answer(name: str, function: Callable[..., int]) -> NoReturn:
+    """Run a check: what is an error elsewhere is UNKNOWN here, and said on stdout."""
     from contextlib import redirect_stderr
     from io import StringIO
 
     answered: list[int] = []
 
     def act() -> None:
-        found = app.command_of(check).main(prog_name="check_vs_guest", standalone_mode=False)
+        found = app.command_of(function).main(prog_name=name, standalone_mode=False)
         answered.append(found if isinstance(found, int) else 0)
 
     with redirect_stderr(StringIO()) as said:
-        status = app.status_of("check_vs_guest", act)
+        status = app.status_of(name, act)
     if not answered and status:
         print("VS UNKNOWN -", " ".join(said.getvalue().split()))
         sys.exit(3)
     sys.exit(answered[0] if answered else status)
+
+
+def main() -> None:
+    """The check."""
+    answer("check_vs_guest", check)

@@ -56,6 +56,7 @@ class CreateConf:
     storage: Place = AMONG_OTHERS
     store: str = ""
     monitor_smtp: str = ""
+    backup_mailto: tuple[str, ...] = ("root",)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,12 @@ def parse_relay(text: str) -> str:
     return text
 
 
+def _mailto(text: str) -> tuple[str, ...]:
+    from vstools.config.monitor import parse_mailto
+
+    return parse_mailto(text)
+
+
 SETTINGS = (
     Setting("DEFAULT_DEVICE", "device", parse_device, "network device or bridge that guests are linked to"),
     Setting("MTU", "mtu", whole_number(576, 65535), "MTU of the guests' links"),
@@ -137,7 +144,8 @@ SETTINGS = (
     Setting("FIREWALL_BACKEND", "firewall_backend", _one_of("auto", "nftables", "iptables"), "what filters for guests"),
     Setting("LINK", "link", _one_of("auto", "ipvlan"), "on devices that are no bridges: macvlan, or ipvlan"),
     Setting("STORAGE", "storage", parse_place, "auto: among the others; lvm:GROUP[/POOL]: a volume of its own"),
-    Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes vs-monitor's mail; empty: sendmail"),
+    Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes mails; empty: sendmail"),
+    Setting("BACKUP_MAILTO", "backup_mailto", _mailto, "who gets vs-backup's summary: mail addresses"),
     Setting("STORE", "store", _path, "where a master keeps copies of guests; empty: /var/lib/vs-tools/store"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}

@@ -56,19 +56,27 @@ def mail(
     about: About, events: tuple[Event, ...], dropped: int, still: Iterable[tuple[str, Alert]], now: float, number: int
 ) -> str:
     """A whole mail with its headers; ``still`` are the alerts that are open now, ``number`` makes its Message-ID."""
-    node = re.sub(r"[^A-Za-z0-9.-]", "-", about.node) or "localhost"
+    title = subject(about, events, dropped)
+    return letter("vs-monitor", about.node, about.mailto, title, _body(about, events, dropped, still), now, number)
+
+
+def letter(
+    program: str, node: str, mailto: Iterable[str], title: str, lines: Iterable[str], now: float, number: int
+) -> str:
+    """A mail of one of our programs; ``title`` and ``lines`` are ASCII, without ends of lines."""
+    node = re.sub(r"[^A-Za-z0-9.-]", "-", node) or "localhost"
     head = [
-        f"From: vs-monitor <root@{node}>",
-        f"To: {', '.join(about.mailto)}",
-        f"Subject: {subject(about, events, dropped)}",
+        f"From: {program} <root@{node}>",
+        f"To: {', '.join(mailto)}",
+        f"Subject: {title}",
         f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S +0000', time.gmtime(now))}",
-        f"Message-ID: <vs-monitor.{number}.{now:.0f}@{node}>",
+        f"Message-ID: <{program}.{number}.{now:.0f}@{node}>",
         "Auto-Submitted: auto-generated",
         "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=us-ascii",
         "Content-Transfer-Encoding: 7bit",
     ]
-    return "\n".join(_cut(line) for line in [*head, "", *_body(about, events, dropped, still)]) + "\n"
+    return "\n".join(_cut(line) for line in [*head, "", *lines]) + "\n"
 
 
 def _body(about: About, events: tuple[Event, ...], dropped: int, still: Iterable[tuple[str, Alert]]) -> list[str]:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from vstools import files, log
+from vstools.config import backup
 from vstools.config.backup import Entry
 from vstools.config.slaves import Slave
+from vstools.config.text import Faults
 from vstools.errors import Refused, VsError
-from vstools.paths import Paths
+from vstools.paths import Paths, host_name
 from vstools.pool import get, scan
 from vstools.pool.store import Store
 
@@ -36,6 +39,20 @@ class Outcome:
     seconds: float = 0.0
     sent: int = 0
     pruned: int = 0
+
+
+def entries(paths: Paths, names: Sequence[str] | None = None) -> list[Entry]:
+    """The lines of backup.conf (those of the guests named). Raises Refused, BadFiles."""
+    faults = Faults()
+    found = backup.load(paths.conf / "backup.conf", faults)
+    faults.check()
+    if not found:
+        raise Refused(f"{paths.conf / 'backup.conf'} lists no guest", "a line is GUEST:hot or GUEST:cool")
+    known = {entry.guest: entry for entry in found}
+    for name in names or ():
+        if name not in known:
+            raise Refused(f"backup.conf has no line for {name}", "vs-get copies any guest")
+    return [known[name] for name in names or known]
 
 
 def plan(
@@ -96,14 +113,44 @@ def _one(paths: Paths, store: Store, job: Job, *, accept: bool) -> Outcome:
     return Outcome(entry.guest, slave.host, made.name, seconds=time.monotonic() - begun, sent=sent, pruned=len(gone))
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """A mail's text: what failed first, then what was copied."""
+def summary(outcomes: Sequence[Outcome], missing: Sequence[str] = ()) -> list[str]:
+    """A mail's lines: what failed first, then what was copied. ``missing``: why hosts did not answer."""
     failed = [outcome for outcome in outcomes if outcome.error]
     fine = [outcome for outcome in outcomes if not outcome.error]
     lines = [f"FAILED {outcome.guest} ({outcome.host or 'no host'}): {outcome.error}" for outcome in failed]
+    lines += [f"FAILED {sentence}" for sentence in missing]
     lines += [
         f"copied {outcome.guest} ({outcome.host}): {outcome.generation}, {outcome.sent / (1 << 20):.1f} MiB sent, "
         f"{outcome.seconds:.0f} s" + (f", {outcome.pruned} older removed" if outcome.pruned else "")
         for outcome in fine
     ]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def title(lines: Sequence[str]) -> str:
+    """A mail's subject: how much failed and the first that did, or how much was copied."""
+    failed = [line.removeprefix("FAILED ") for line in lines if line.startswith("FAILED ")]
+    if failed:
+        return f"{host_name()}: backup: {len(failed)} FAILED: {failed[0]}"
+    return f"{host_name()}: backup: {len(lines)} copied"
+
+
+def mail(paths: Paths, lines: Sequence[str]) -> None:
+    """Send a summary the way that vs-monitor's mails go; one that nobody takes is kept, and tried with the next one."""
+    import os
+
+    from vstools.config import create
+    from vstools.lifecycle.monitor import send
+    from vstools.monitor import text
+    from vstools.monitor.spool import Spool
+
+    to = create.load(paths.conf / "create.conf", Faults()).backup_mailto
+    spool = Spool(paths.mails)
+    with files.lock(paths.locks / "_mails", what="the mails"):
+        number, now = spool.next_number(), time.time()
+        body = [text.escaped(line, 900) for line in lines]
+        subject = text.escaped(title(lines), 180)
+        spool.put(number, text.letter("vs-backup", os.uname().nodename, to, subject, body, now, number), now)
+        spool.committed = number + 1
+        if send(paths, spool):
+            log.warn(f"{spool.count()} mails could not be sent: they are tried again with the next one")

@@ -1,6 +1,7 @@
 """The store: the copies of guests that a master keeps, ``STORE`` of create.conf, root's and closed to all others.
 
-    NAME/20261122T031500Z/{config/,tree/,manifest,about.json}   a generation, named by its time; ``held``: it stays
+    NAME/20261122T031500Z/{config/,tree/,manifest,about.json}   a generation, named by its time; ``held``: it stays,
+                                                                ``verified``, ``drilled``: what was found out, and when
     NAME/.partial/                                              the next one, while it comes
     NAME/.rest-N/                                               what came of it before a kill, or before an error
     NAME/.old-...                                               what is being removed
@@ -17,7 +18,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,9 @@ _REST = ".rest-"
 _RESTS = 8  # rsync takes 20 directories to link to
 _LOCK = ".lock"
 _HELD = "held"
+_GOOD = ("whole", "up")
+"""What a verification and a drill find where all is well."""
+_NOTE = 4096
 _DELETE_DEADLINE = 6 * 3600.0
 
 
@@ -67,6 +71,38 @@ class Generation:
     def is_held(self) -> bool:
         """Whether retention leaves it alone."""
         return (self.path / _HELD).exists()
+
+
+@dataclass(frozen=True)
+class Note:
+    """What was found out about a generation, in a file of its own: ``TIME RESULT``. Of the results one is good."""
+
+    time: str
+    result: str
+
+    @property
+    def good(self) -> bool:
+        return self.result in _GOOD
+
+    @property
+    def word(self) -> str:
+        """The time, or what is wrong."""
+        return self.time if self.good else self.result
+
+
+def noted(generation: Generation, what: str) -> Note | None:
+    """What ``verified`` or ``drilled`` says of a generation; None where nobody has looked."""
+    try:
+        time, _, result = files.read_bounded(generation.path / what, _NOTE).strip().partition(" ")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Note(time, result)
+
+
+def note(generation: Generation, what: str, result: str) -> None:
+    """Write durably beside a generation what was found out about it now; nothing is done where it is gone by then."""
+    with suppress(FileNotFoundError):
+        files.write(generation.path / what, f"{datetime.now(UTC):{_FORMAT}} {result}\n", 0o600)
 
 
 @dataclass(frozen=True)
