@@ -139,3 +139,30 @@ def test_what_could_harm_a_host_is_held_until_it_is_accepted(nodes: dict[str, No
     hook.write_text("#!/bin/sh\nexit 0\n")
     assert master.vs("vs-get", "--name", "odd").code == 2
     one.ok("vs-remove", "--name", "odd", "--yes")
+
+
+def test_a_drill_starts_a_copy_that_is_linked_to_nothing(nodes: dict[str, Node], small: Path) -> None:
+    master, one = nodes[MASTER], nodes[ONE]
+    guest(one, "odd", 9, small)
+    master.ok("vs-get", "--name", "odd")
+    copy = next((master.root / "var/lib/vs-tools/store/odd").glob("2*"))
+    before = (copy / "manifest").read_bytes()
+    done = master.vs("vs-backup", "--drill", "--name", "odd", VS_TOOLS_FAULT="drill:started")
+    assert done.code == -9, done
+    links = master.inside("drill-odd", "ls /sys/class/net; echo drilled > /srv/page")
+    assert links.out == "lo\n", links
+    assert master.ok("vs-backup", "--drill", "--name", "odd") == f"odd:{copy.name}:up\n"
+    assert list(master.guests.glob("[!.]*")) == []
+    assert master.ok("vs-backup", "--verify", "--name", "odd") == f"odd:{copy.name}:whole\n"
+    assert (copy / "manifest").read_bytes() == before
+    (row,) = json.loads(master.ok("vs-backup", "--list", "--name", "odd", "--json"))
+    assert row["drilled"].startswith("20")
+
+    # one whose init does nothing but end
+    (one.trees / "odd/sbin/init").unlink()
+    (one.trees / "odd/sbin/init").symlink_to("/bin/true")
+    name = master.ok("vs-get", "--name", "odd").strip().split(":")[2]
+    done = master.vs("vs-backup", "--drill", "--name", "odd")
+    assert (done.code, done.out) == (1, f"odd:{name}:failed\n"), done
+    assert list(master.guests.glob("[!.]*")) == []
+    one.ok("vs-remove", "--name", "odd", "--yes")

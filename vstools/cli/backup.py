@@ -9,6 +9,7 @@ import typer
 from vstools import log
 from vstools import paths as installation
 from vstools.cli import app, pooled
+from vstools.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ def backup(
     host: pooled.Hosts = None,
     list_: Annotated[bool, typer.Option("--list", help="the copies that there are")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="read copies again and compare their checksums")] = False,
+    drill: Annotated[bool, typer.Option("--drill", help="start the newest copies, linked to nothing")] = False,
     hold: Annotated[
         str | None, typer.Option("--hold", help="keep this copy whatever backup.conf says", metavar="TIME")
     ] = None,
@@ -35,16 +37,20 @@ def backup(
     """Copy the guests of backup.conf to the store: hot from a snapshot, cool stopped for as long as the snapshot takes.
 
     Several hosts at once, each one guest at a time; one that fails is named and stops no other, and the exit status is
-    1 then. Prints <host>:<guest>:<generation>. --list prints
+    1 then. Prints <host>:<guest>:<generation>. --verify prints <guest>:<generation>:<whole|damaged>; --drill makes a
+    guest of each newest copy on this node, without any network, waits until it has come up, removes it, and prints
+    <guest>:<generation>:<up|failed>. --list prints
     <guest>:<generation>:<host>:<hot|cool>:<held or empty>:<age in hours>:<bytes>:<verified>:<drilled>: when that was
     done, or what was found to be wrong, or nothing.
     """
-    app.exclusive(list=list_, verify=verify, hold=bool(hold), release=bool(release))
+    app.exclusive(list=list_, verify=verify, drill=drill, hold=bool(hold), release=bool(release))
     paths = installation.from_environment()
     if list_:
         return _list(paths, name, as_json=as_json, table=table)
     if verify:
         return _verify(paths, name)
+    if drill:
+        return _drill(paths, name)
     if hold or release:
         from vstools.pool import store
 
@@ -77,9 +83,11 @@ def _copy(
     dry_run: bool = False,
 ) -> int:  # fmt: skip
     """The copies; ``lines`` gets the summary."""
+    from vstools.lifecycle import drill
     from vstools.pool import backup as pool
     from vstools.pool import scan, store
 
+    drill.sweep(paths)
     entries = pool.entries(paths, names)
     kept = store.of(paths)
     slaves = scan.hosts(paths, hosts or ())
@@ -146,6 +154,30 @@ def _verify(paths: "Paths", names: list[str] | None) -> int:
             store.note(made, "verified", result)
             print(f"{guest}:{made.name}:{result}", flush=True)
             wrong += bool(found)
+    return int(wrong > 0)
+
+
+def _drill(paths: "Paths", names: list[str] | None) -> int:
+    from vstools.errors import VsError
+    from vstools.lifecycle import drill
+    from vstools.pool import store, trial
+
+    drill.sweep(paths)
+    kept, wrong = store.of(paths), 0
+    for guest in names or kept.names():
+        newest = kept.newest(guest)
+        try:
+            if newest is None:
+                raise Refused(f"there is no copy of {guest} in {kept.root}", "vs-get makes one")
+            result = trial.drill(paths, newest)
+        except VsError as error:
+            print(f"vs-backup: {guest}: {error}", file=sys.stderr)
+            wrong += 1
+            continue
+        if result != "up":
+            print(f"vs-backup: {guest} {newest.name}: {result}", file=sys.stderr)
+        print(f"{guest}:{newest.name}:{'up' if result == 'up' else 'failed'}", flush=True)
+        wrong += result != "up"
     return int(wrong > 0)
 
 
