@@ -99,6 +99,11 @@ class Paths:
         return self.root / "var/lib/vs-tools/monitor"
 
     @property
+    def source(self) -> Path:
+        """Where install.sh ran from: the text of this file."""
+        return self.root / "var/lib/vs-tools/source"
+
+    @property
     def mails(self) -> Path:
         """A master's mails that were not sent yet: root's, mode 0700."""
         return self.root / "var/lib/vs-tools/mails"

@@ -13,7 +13,7 @@ from tests.templates import REPO
 COMMANDS = (
     "vs-adopt", "vs-backup", "vs-create", "vs-control", "vs-diff", "vs-enter", "vs-get", "vs-hosts",
     "vs-limit", "vs-log", "vs-monitor", "vs-move", "vs-net", "vs-ps", "vs-put", "vs-remove", "vs-restore", "vs-scan",
-    "vs-stats", "vs-template", "vs-unify", "vs-fonctions",
+    "vs-stats", "vs-template", "vs-unify", "vs-update", "vs-fonctions",
 )  # fmt: skip
 
 

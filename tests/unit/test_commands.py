@@ -71,7 +71,7 @@ def test_who_is_not_root_is_told_so_and_nothing_is_done(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("VS_TOOLS_ROOT", str(paths.root))
     words = {"vs-create": ["--interface", "10.0.1.5"], "vs-template": ["--file", "x.tar"]}.get(name, [])
-    if name not in ("vs-control", "vs-fonctions", "vs-hosts", "vs-monitor"):
+    if name not in ("vs-control", "vs-fonctions", "vs-hosts", "vs-monitor", "vs-update"):
         words += ["--name", "web"]
     assert said(capsys, name, *words) == (2, [], [f"{name}: this command is for root: try it with sudo"])
     assert below(paths.root) == {}
@@ -129,6 +129,8 @@ USAGE = {
     "unification of one and all": ("vs-unify", "--name", "web", "--all"),
     "unification of a stranger": ("vs-unify", "--name", "web", "--name", "nobody"),
     "unification as json and table": ("vs-unify", "--all", "--json", "--table"),
+    "an update from nowhere": ("vs-update",),
+    "an update from what is none": ("vs-update", "--from", "/no/where"),
     "a restore of no copies": ("vs-restore", "--name", "web"),
     "a restore of a directory of nothing": ("vs-restore", "--name", "web", "--to", "/tmp"),
     "a restore of two": ("vs-restore", "--name", "web", "--name", "db"),

@@ -35,6 +35,7 @@ COMMANDS = {
     "vs-stats": ("stats", "stats"),
     "vs-template": ("template", "template"),
     "vs-unify": ("unify", "unify"),
+    "vs-update": ("update", "update"),
     "vs-fonctions": ("fonctions", "fonctions"),
 }
 """Command -> (module of vstools.cli, its function)."""
