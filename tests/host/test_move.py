@@ -38,3 +38,31 @@ def test_a_running_guest_moves_there_and_back(nodes: dict[str, Node], small: Pat
     assert (done.code, done.out) == (0, f"{TWO}:web:disabled:stopped\n"), done
     two.ok("vs-remove", "--name", "web", "--yes")
     assert master.ok("vs-move", "--status") == ""
+
+
+def test_a_host_is_emptied_and_goes_on_after_a_kill(nodes: dict[str, Node], small: Path) -> None:
+    master, one, two = (nodes[name] for name in (MASTER, ONE, TWO))
+    for number, name in enumerate(("a", "b", "c"), 6):
+        made = one.vs("vs-create", "--name", name, "--interface", f"10.99.7.{number}", "--template", str(small))
+        assert made.code == 0, made
+    one.ok("vs-control", "--name", "b", "--start")
+    made = two.vs("vs-create", "--name", "c", "--interface", "10.99.7.9", "--template", str(small))
+    assert made.code == 0, made
+    (two.guests / "c/owner").write_text(f"{TWO} 1\n")
+    done = master.vs("vs-move", "--all", "--src-host", ONE, "--dry-run")
+    assert done.code == 1, done
+    assert sorted(done.err.splitlines()[:2]) == [f"a:{TWO}", f"b:{TWO}"], done
+    assert "c: stays: " in done.err
+    assert master.vs("vs-move", "--all", "--src-host", ONE).code == 2  # nobody says yes
+    done = master.vs("vs-move", "--all", "--src-host", ONE, "--yes", VS_TOOLS_FAULT="move:released")
+    assert done.code == -9, done
+    done = master.vs("vs-move", "--all", "--src-host", ONE, "--yes")
+    assert (done.code, sorted(done.out.splitlines())) == (
+        1, [f"{TWO}:a:disabled:stopped", f"{TWO}:b:disabled:running"],
+    ), done  # fmt: skip
+    assert "(begun)" in done.err
+    assert [path.name for path in one.guests.glob("[!.]*")] == ["c"]
+    two.ok("vs-control", "--name", "b", "--stop")
+    for node, names in ((one, "c"), (two, "abc")):
+        for name in names:
+            node.ok("vs-remove", "--name", name, "--yes")

@@ -131,6 +131,8 @@ USAGE = {
     "unification as json and table": ("vs-unify", "--all", "--json", "--table"),
     "an update from nowhere": ("vs-update",),
     "an update from what is none": ("vs-update", "--from", "/no/where"),
+    "an evacuation from nowhere": ("vs-move", "--all"),
+    "an evacuation of one guest": ("vs-move", "--all", "--src-host", "one", "--name", "web"),
     "a restore of no copies": ("vs-restore", "--name", "web"),
     "a restore of a directory of nothing": ("vs-restore", "--name", "web", "--to", "/tmp"),
     "a restore of two": ("vs-restore", "--name", "web", "--name", "db"),

@@ -98,6 +98,16 @@ class Session:
 
         return asdict(arrival.check(self.paths, parcel.arrival(words), instead=instead is True))
 
+    def room(self) -> dict[str, object]:
+        """Bytes of memory and of disk that are left for guests."""
+        from vstools.stats import host
+        from vstools.stats.files import read
+        from vstools.storage import choose
+
+        memory = host.memory(read("/proc/meminfo"))
+        left = int(memory["memory_total_bytes"] or 0) - int(memory["memory_bytes"] or 0)
+        return {"memory": left, "disk": choose.of(self.paths).space().free}
+
     def stage(self, **words: Any) -> None:
         """Reserve what a guest needs that comes here."""
         from vstools.lifecycle import arrival
@@ -238,6 +248,7 @@ class Session:
 VERBS = (
     "states", "claim", "wake", "describe", "files", "check", "stage", "register", "own", "abandon", "remove", "do",
     "forget", "hold", "let_go", "release", "admit", "expel", "reach", "push", "set_aside", "lay", "place",
+    "room",
 )  # fmt: skip
 
 

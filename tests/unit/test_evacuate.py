@@ -1,0 +1,57 @@
+"""Where the guests of a host go that is emptied."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vstools.pool import evacuate
+from vstools.pool.evacuate import Guest, Room, Step, plan
+from vstools.pool.scan import Pool, Seen
+
+GIB = 1 << 30
+ROOMS = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]), st.builds(Room, st.integers(0, 1 << 20), st.integers(0, 1 << 20))
+)
+GUESTS = st.lists(
+    st.builds(
+        Guest, st.text("xyz", min_size=1, max_size=4), st.integers(0, 1 << 20), st.integers(0, 1 << 20),
+        st.dictionaries(st.sampled_from(["a", "b", "c"]), st.just("no")),
+    ),
+    unique_by=lambda guest: guest.name,
+)  # fmt: skip
+
+
+def test_the_largest_guest_goes_first_and_to_the_host_with_most_memory_left() -> None:
+    rooms = {"one": Room(8 * GIB, 100 * GIB), "two": Room(6 * GIB, 100 * GIB)}
+    guests = [Guest("small", GIB, GIB, {}), Guest("large", 4 * GIB, GIB, {}), Guest("middle", 3 * GIB, GIB, {})]
+    assert plan(guests, rooms) == [Step("large", "one"), Step("middle", "two"), Step("small", "one")]
+
+
+def test_what_a_host_objects_to_goes_elsewhere_or_stays() -> None:
+    rooms = {"one": Room(8 * GIB, 100 * GIB), "two": Room(GIB, 2 * GIB)}
+    assert plan([Guest("web", GIB, GIB, {"one": "no VLAN 5"})], rooms) == [Step("web", "two")]
+    (step,) = plan([Guest("web", GIB, 3 * GIB, {"one": "no VLAN 5"})], rooms)
+    assert (step.host, step.why) == ("", "one: no VLAN 5; two: no room")
+    assert plan([Guest("web", GIB, GIB, {})], {})[0].why == "there is no other host"
+
+
+@given(GUESTS, ROOMS)
+def test_no_host_gets_more_than_fits_or_what_it_objects_to(guests: list[Guest], rooms: dict[str, Room]) -> None:
+    steps = plan(guests, rooms)
+    assert sorted(step.guest for step in steps) == sorted(guest.name for guest in guests)
+    by_name = {guest.name: guest for guest in guests}
+    for host, room in rooms.items():
+        here = [by_name[step.guest] for step in steps if step.host == host]
+        assert sum(guest.disk for guest in here) <= room.disk
+        assert all(host not in guest.objections for guest in here)
+    assert all(step.host or step.why for step in steps)
+
+
+def test_what_was_set_aside_or_is_anothers_stays() -> None:
+    here = [
+        Seen("one", "web", enabled=True, running=True),
+        Seen("one", "web.suspect-20261122T031500Z", enabled=False, running=False, owner="-", epoch=1),
+        Seen("one", "copy", enabled=False, running=False, owner="two", epoch=1),
+        Seen("two", "copy", enabled=False, running=False),
+        Seen("one", "going", enabled=False, running=False),
+    ]
+    assert evacuate.owned(Pool(tuple(here)), "one", ["going"]) == ("web",)

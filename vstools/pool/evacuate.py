@@ -1,0 +1,124 @@
+"""A host is emptied: where each guest goes, by what every other host says of it, and one move after the other."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from vstools.config.slaves import Slave
+from vstools.errors import Refused, VsError
+from vstools.paths import Paths
+from vstools.pool import get, journal, parcel, remote, scan
+
+_MIB = 1 << 20
+_SOME = 256 * _MIB
+"""What a guest without a memory limit is counted with, so that not all of them go to the same host."""
+_MORE = 1.05  # as on the host that is asked (lifecycle/arriving.py)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of memory and of disk that a host has left."""
+
+    memory: int
+    disk: int
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest that has to go: bytes of memory that it may take, of disk that it takes; host -> why not there."""
+
+    name: str
+    memory: int
+    disk: int
+    objections: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a guest goes; ``host`` is empty where it cannot go anywhere, and ``why`` says so."""
+
+    guest: str
+    host: str
+    why: str = ""
+
+
+def plan(guests: Iterable[Guest], rooms: Mapping[str, Room]) -> list[Step]:
+    """The largest guests first, each to the host with the most memory left of those that take it. Pure."""
+    left = dict(rooms)
+    steps = []
+    for guest in sorted(guests, key=lambda each: (-each.memory, each.name)):
+        needed = int(guest.disk * _MORE)
+        free = [host for host in left if host not in guest.objections and left[host].disk >= needed]
+        if not free:
+            told = [f"{host}: {guest.objections.get(host, 'no room')}" for host in sorted(left)]
+            steps.append(Step(guest.name, "", "; ".join(told) or "there is no other host"))
+            continue
+        host = max(sorted(free), key=lambda each: left[each].memory)
+        left[host] = Room(left[host].memory - guest.memory, left[host].disk - needed)
+        steps.append(Step(guest.name, host))
+    return steps
+
+
+def ask(paths: Paths, source: Slave, targets: Sequence[Slave], names: Sequence[str]) -> list[Step]:
+    """Ask the host of its guests, and each other one whether it takes them; where each goes."""
+    with ExitStack() as stack:
+        there = stack.enter_context(remote.agent(paths, source))
+        others = [stack.enter_context(remote.agent(paths, target)) for target in targets]
+        rooms = {other.slave.host: _room(other) for other in others}
+        return plan([_guest(there, others, name) for name in names], rooms)
+
+
+def _room(agent: remote.Agent) -> Room:
+    told = agent.call("room")
+    try:
+        return Room(*(max(0, int(told[key])) for key in ("memory", "disk")))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise VsError(f"host {agent.slave.host} says of its room what cannot be") from error
+
+
+def _guest(there: remote.Agent, others: Iterable[remote.Agent], name: str) -> Guest:
+    host = there.slave.host
+    told = there.call("describe", name=name, timeout=get.LONG)
+    try:
+        owner, epoch = told["owner"] or (host, 1)
+        words = {
+            "transfer": f"plan-{host}-{epoch}"[:64], "name": name, "owner": [owner, int(epoch)],
+            "files": parcel.packed(parcel.unpacked(there.call("files", name=name))),
+            "size": int(told["size"]), "inodes": told["inodes"], "arch": told["arch"], "version": told["version"],
+        }  # fmt: skip
+        memory = _SOME if told["rss"] is None else max(0, int(told["rss"])) * _MIB
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise VsError(f"host {host} describes its guest in a way that cannot be", str(error)) from error
+    objections = {other.slave.host: said for other in others if (said := _objection(other, words))}
+    return Guest(name, memory, max(0, int(words["size"])), objections)
+
+
+def _objection(other: remote.Agent, words: dict[str, Any]) -> str:
+    try:
+        return "; ".join(map(str, other.call("check", words, timeout=get.LONG)["objections"]))
+    except Refused as error:
+        return str(error)
+
+
+def begun(paths: Paths, host: str) -> tuple[str, ...]:
+    """The guests with a move away from a host that was begun and not ended."""
+    books = ((name, journal.read(paths, name)) for name in journal.names(paths))
+    return tuple(name for name, book in books if book is not None and book.facts.get("source") == host)
+
+
+def owned(pool: scan.Pool, host: str, but: Iterable[str] = ()) -> tuple[str, ...]:
+    """The guests that a host owns and that have to go; what was set aside or belongs to others stays."""
+    return tuple(seen.guest for seen in pool.guests if seen.host == host and seen.owned and seen.guest not in set(but))
+
+
+def each(names: Iterable[str], act: Callable[[str], object], failed: Callable[[str, VsError], object]) -> int:
+    """Do something for each guest; one that fails is told and stops no other. How many failed."""
+    count = 0
+    for name in names:
+        try:
+            act(name)
+        except VsError as error:
+            failed(name, error)
+            count += 1
+    return count
