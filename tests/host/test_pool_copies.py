@@ -166,3 +166,12 @@ def test_a_drill_starts_a_copy_that_is_linked_to_nothing(nodes: dict[str, Node],
     assert (done.code, done.out) == (1, f"odd:{name}:failed\n"), done
     assert list(master.guests.glob("[!.]*")) == []
     one.ok("vs-remove", "--name", "odd", "--yes")
+
+
+def test_a_drill_of_a_debian_waits_for_its_systemd(nodes: dict[str, Node], debian: Path) -> None:
+    master, one = nodes[MASTER], nodes[ONE]
+    made = one.vs("vs-create", "--name", "deb", "--interface", "10.99.7.10", "--template", str(debian))
+    assert made.code == 0, made
+    name = master.ok("vs-get", "--name", "deb").strip().split(":")[2]
+    assert master.ok("vs-backup", "--drill", "--name", "deb") == f"deb:{name}:up\n"
+    one.ok("vs-remove", "--name", "deb", "--yes")

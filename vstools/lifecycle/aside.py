@@ -60,6 +60,8 @@ def _take_name(paths: Paths, name: str, other: str) -> None:
     removal.check_idle(paths, name)
     if paths.tree_of(other).exists() or paths.tree_of(other).is_symlink():
         raise Refused(f"{paths.tree_of(other)} is in the way", "it belongs to no guest: move it away")
+    if (volume := choose.own(paths, name)) is not None:
+        own.check_alone(volume.required())  # it will be renamed
     config = paths.config_of(name)
     context = registry.context(paths, name)
     if context is None:

@@ -97,7 +97,11 @@ def _run(
         rows = {seen.guest: seen for seen in scan.checked(slave.host, there.call("states", timeout=get.LONG))}
         if not _is_back(rows, wanted):
             context = _set_aside(there, generation, owner, book, wanted)
-            put.bring(paths, there, generation, owner, context=context, progress=progress)
+            try:
+                put.bring(paths, there, generation, owner, context=context, progress=progress)
+            except VsError:
+                log.warn(f"guest {wanted.name} is set aside as {wanted.other}: vs-restore --name {wanted.name} goes on")
+                raise
             book.step("registered")
         for verb, asked in (("enable", wanted.enabled), ("start", wanted.running)):
             if asked:
