@@ -20,6 +20,8 @@ from vstools.errors import Refused, VsError
 from vstools.paths import Paths, host_name
 from vstools.pool import wire
 
+Requests = queue.SimpleQueue[dict[str, Any] | None]
+
 
 def version() -> str:
     """The installed version of vs-tools."""
@@ -76,11 +78,11 @@ class Session:
 
         giving.wake(self.paths, name)
 
-    def describe(self, name: str) -> dict[str, object]:
+    def describe(self, name: str, measure: bool = True) -> dict[str, object]:
         """What another host, or the store, needs to know of a guest."""
         from vstools.lifecycle import departure
 
-        return departure.describe(self.paths, name)
+        return departure.describe(self.paths, name, measure=measure)
 
     def files(self, name: str) -> list[list[object]]:
         """A guest's configuration files that travel."""
@@ -223,34 +225,55 @@ VERBS = (
 )  # fmt: skip
 
 
-def serve(session: Session, say: Callable[[dict[str, Any]], None], lines: "queue.SimpleQueue[bytes]") -> None:
+def serve(session: Session, say: Callable[[dict[str, Any]], None], requests: Requests) -> None:
     """Answer one request after another until there are no more."""
-    while text := lines.get():
-        try:
-            say({"value": _answer(session, wire.message(text))})
-        except Refused as error:
-            say({"refused": [error.message, error.hint]})
-        except VsError as error:
-            say({"failed": [error.message, error.hint]})
-        except (OSError, ValueError, TypeError) as error:
-            say({"failed": [f"{type(error).__name__}: {error}", ""]})
+    while (request := requests.get()) is not None:
+        say({"id": request.get("id"), **_answer(session, request)})
 
 
-def _answer(session: Session, request: dict[str, Any]) -> object:
+def _answer(session: Session, request: dict[str, Any]) -> dict[str, object]:
+    """What a request comes to, in words of the wire."""
+    try:
+        return {"value": _act(session, request)}
+    except Refused as error:
+        return {"refused": [error.message, error.hint]}
+    except VsError as error:
+        return {"failed": [error.message, error.hint]}
+    except (OSError, ValueError, TypeError) as error:
+        return {"failed": [f"{type(error).__name__}: {error}", ""]}
+
+
+def _act(session: Session, request: dict[str, Any]) -> object:
     verb, words = request.get("verb"), request.get("with", {})
     if verb not in VERBS or not isinstance(words, dict):
-        raise Refused(f"this host's vs-tools knows no {verb!r}", "vs-update")
+        raise Refused(f"this host's vs-tools knows no {verb!r}", "install the master's version here: install.sh")
     return getattr(session, verb)(**words)
 
 
-def _read(session: Session, lines: "queue.SimpleQueue[bytes]") -> None:
+def _read(session: Session, requests: Requests) -> None:
     """Requests as they come; where the master is gone, nothing more, and a copy that is under way ends."""
-    while text := sys.stdin.buffer.readline(wire.LONGEST + 1):
-        lines.put(text)
-    lines.put(b"")
+    with suppress(ValueError):
+        while text := sys.stdin.buffer.readline(wire.LONGEST + 1):
+            request = wire.message(text)
+            if "cancel" in request:
+                _interrupt(session)
+            else:
+                requests.put(request)
+    requests.put(None)
+    _interrupt(session)
+
+
+def _interrupt(session: Session) -> None:
+    """End the copy that is under way, if one is: its handler looks, in the thread that copies."""
     while session.copying:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.2)
+
+
+def _on_interrupt(session: Session) -> None:
+    if session.copying:
+        session.copying = False
+        raise VsError("the copy was interrupted")
 
 
 def converse(paths: Paths) -> None:
@@ -262,10 +285,15 @@ def converse(paths: Paths) -> None:
         answers.write(wire.line(message))
         answers.flush()
 
-    log.listener = lambda sentence: say({"note": sentence})
+    def tell(sentence: str) -> None:
+        with suppress(OSError):  # nobody hears it any more; what is under way goes on
+            say({"note": sentence})
+
+    log.listener = tell
     say({"agent": wire.PROTOCOL, "version": version(), "node": host_name()})
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    requests: Requests = queue.SimpleQueue()
     with ExitStack() as held, suppress(BrokenPipeError):
         session = Session(paths, held, say)
-        threading.Thread(target=_read, args=(session, lines), daemon=True).start()
-        serve(session, say, lines)
+        signal.signal(signal.SIGUSR1, lambda *_: _on_interrupt(session))
+        threading.Thread(target=_read, args=(session, requests), daemon=True).start()
+        serve(session, say, requests)

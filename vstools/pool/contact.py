@@ -81,11 +81,20 @@ def add(paths: Paths, slave: Slave, accept: Callable[[HostKey], None], timeout: 
         )
     checkpoint("contact:known")
     try:
-        version = _version(paths, slave, timeout)
+        return _enlisted(paths, slave, timeout)
     except ssh.KeyRefused:
         _install_key(paths, slave, public)
+        checkpoint("contact:key-installed")
+        return _enlisted(paths, slave, timeout)
+
+
+def _enlisted(paths: Paths, slave: Slave, timeout: float) -> str:
+    """The host's version; it is of the pool now, also where that has to be brought up first."""
+    try:
         version = _version(paths, slave, timeout)
-    checkpoint("contact:key-installed")
+    except remote.Outdated:
+        _enlist(paths, slave)
+        raise
     _enlist(paths, slave)
     return version
 
@@ -93,8 +102,8 @@ def add(paths: Paths, slave: Slave, accept: Callable[[HostKey], None], timeout: 
 def _version(paths: Paths, slave: Slave, timeout: float) -> str:
     with remote.agent(paths, slave, timeout) as there:
         if there.version.split(".")[0] != agent.version().split(".")[0]:
-            raise VsError(
-                f"host {slave.host} has vs-tools {there.version}, this node {agent.version()}", "vs-update brings it up"
+            raise remote.Outdated(
+                f"host {slave.host} has vs-tools {there.version}, this node {agent.version()}", "install the same there"
             )
         return there.version
 

@@ -78,7 +78,7 @@ def get(
     ):
         there.call("claim", name=name)
         there.call("wake", name=name, timeout=LONG)
-        told = there.call("describe", name=name, timeout=LONG)
+        told = there.call("describe", name=name, measure=False)
         found = parcel.unpacked(there.call("files", name=name))
         accepted.require(store, name, found, accept=accept)
         carried.write(files.directory(partial.path / "config"), found)
@@ -118,8 +118,8 @@ def _describe(
         pair: Any = told["owner"] or (slave.host, 0)
         owner, epoch = pair
         found = About(
-            host=slave.host, owner=str(owner), epoch=int(epoch), mode=mode, arch=str(told["arch"]),
-            version=str(told["version"]), size=int(told["size"]), inodes=int(told["inodes"]),
+            host=slave.host, owner=str(owner), epoch=parcel.whole(epoch), mode=mode, arch=str(told["arch"]),
+            version=str(told["version"]), size=passed.size, inodes=passed.files,
             enabled=bool(told["enabled"]), seconds=round(passed.seconds, 1), sent=passed.received, manifest=sha256,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from vstools import log
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
-from vstools.pool import accepted, get, journal, parcel, remote, transfer
+from vstools.pool import accepted, get, journal, parcel, remote, ssh, transfer
 from vstools.pool.journal import Journal
 from vstools.pool.remote import Agent
 from vstools.pool.rsync import Passed
@@ -89,7 +89,7 @@ def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes)
     try:
         owner, epoch = told["owner"] or (source, 1)
         order = Order(
-            name, source, target, f"move-{source}-{target}-{epoch}"[:64], int(epoch), bool(told["running"]),
+            name, source, target, f"move-{source}-{target}-{epoch}"[:64], parcel.whole(epoch), bool(told["running"]),
             bool(told["enabled"]),
         )  # fmt: skip
         words = {
@@ -212,15 +212,17 @@ def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
     if order.running:
         try:
             here.call("do", name=order.name, verb="start", timeout=get.LONG)
-        except Refused as error:
-            _return(book, order, there, here, error)
+        except ssh.Unreachable:
+            raise
+        except VsError as error:
+            log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
+            _return(book, order, there, here)
             raise
     book.step("started")
 
 
-def _return(book: Journal, order: Order, there: Agent, here: Agent, error: VsError) -> None:
-    """It never ran on the target: the source has it again, in a later epoch."""
-    log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
+def _return(book: Journal, order: Order, there: Agent, here: Agent) -> None:
+    """It did not come up on the target: the source has it again, in a later epoch, and the target first says so."""
     here.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
     there.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
     there.call("let_go", name=order.name, timeout=get.LONG)
@@ -257,6 +259,9 @@ def _begun(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> Iterator[tup
 def rollback(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> None:
     """Undo a move that was killed. Raises Refused where the guest is the target's already."""
     with _begun(paths, name, slaves) as (book, order, there, here), log.change("roll a move back", name):
+        if _is_returning(order, here):
+            _return(book, order, there, here)
+            return
         if _is_released(order, there, here):
             raise Refused(f"guest {name} belongs to {order.target} already", "--resume, then move it back")
         here.call("expel", name=name)
@@ -271,6 +276,9 @@ def resume(
 ) -> Done:  # fmt: skip
     """Bring a move that was killed to its end: what was copied already is not copied again."""
     with _begun(paths, name, slaves) as (book, order, there, here), log.change("resume a move", name):
+        if _is_returning(order, here):
+            _return(book, order, there, here)
+            raise VsError(f"guest {name} did not start on {order.target} and is on {order.source} again")
         if _is_released(order, there, here):
             _forward(book, order, there, here)
             _clear(book, order, there)
@@ -280,6 +288,12 @@ def resume(
         again = Journal(book.path, asdict(replace(now, enabled=now.enabled or order.enabled)))
         again.begin()
         return _run(paths, again, now, words, (there, here), wishes, progress)
+
+
+def _is_returning(order: Order, here: Agent) -> bool:
+    """Whether the target has given the guest back, which the source may not know yet."""
+    back = (order.name, order.source, order.epoch + 2)
+    return any((row.get("guest"), row.get("owner"), row.get("epoch")) == back for row in here.call("states"))
 
 
 def _is_released(order: Order, there: Agent, here: Agent) -> bool:

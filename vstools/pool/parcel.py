@@ -19,13 +19,20 @@ def unpacked(rows: Any) -> list[File]:
     """Files from JSON, checked; raises Refused for what cannot be a guest's files."""
     try:
         found = [
-            File(path=_text(path), mode=int(mode) & 0o777, content=base64.b64decode(_text(content), validate=True))
+            File(path=_text(path), mode=whole(mode) & 0o777, content=base64.b64decode(_text(content), validate=True))
             for path, mode, content in rows
         ]
     except (TypeError, ValueError, binascii.Error) as error:
         raise Refused(f"these are no files of a guest: {error}") from None
     check(found)
     return found
+
+
+def whole(value: object) -> int:
+    """A whole number that is not negative, and that JSON's readers hold exactly; raises ValueError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise ValueError("a whole number is missing")
+    return value
 
 
 def _text(value: object) -> str:
@@ -40,7 +47,7 @@ def arrival(words: dict[str, Any]) -> Arrival:
         host, epoch = words["owner"]
         return Arrival(
             transfer=_text(words["transfer"]), name=_text(words["name"]), files=tuple(unpacked(words["files"])),
-            owner=Owner(_text(host), int(epoch)), size=int(words["size"]), inodes=int(words["inodes"]),
+            owner=Owner(_text(host), whole(epoch)), size=whole(words["size"]), inodes=whole(words["inodes"]),
             arch=_text(words["arch"]), version=_text(words["version"]),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:

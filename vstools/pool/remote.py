@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT = 60.0
 _MOST_NOTES = 1000
 COMMAND = "vs-slave"
+_NOT_FOUND = 127
+"""What a shell ends with that knows no such program."""
+_EXIT_PATIENCE = 5.0
+
+
+class Outdated(VsError):
+    """A host that is in order, but for its vs-tools."""
 
 
 @dataclass
@@ -27,6 +34,7 @@ class Agent:
     slave: Slave
     channel: "Channel"
     version: str = ""
+    _asked: int = 0
     _buffer: bytearray = field(default_factory=bytearray)
 
     def call(
@@ -44,10 +52,23 @@ class Agent:
         ``timeout`` is the longest silence in seconds.
         """
         self.channel.settimeout(timeout)
+        self._asked += 1
+        self._send(verb, {"id": self._asked, "verb": verb, "with": {**(words or {}), **more}})
         try:
-            self.channel.sendall(wire.line({"verb": verb, "with": {**(words or {}), **more}}))
+            return self._value(self._answer(verb, progress))
+        except BaseException as error:
+            if not isinstance(error, VsError):  # interrupted: what comes of it is not waited for
+                self._send(verb, {"cancel": self._asked})
+            raise
+
+    def _send(self, verb: str, message: dict[str, Any]) -> None:
+        try:
+            self.channel.sendall(wire.line(message))
         except OSError as error:
             raise ssh.Unreachable(f"host {self.slave.host}: the connection ended", verb) from error
+
+    def _answer(self, verb: str, progress: Callable[[int], None]) -> dict[str, Any]:
+        """The answer to what was asked last; notes and progress before it are told."""
         notes = 0
         while notes < _MOST_NOTES:
             answer = self._message(verb)
@@ -56,8 +77,10 @@ class Agent:
                 log.warn(f"{self.slave.host}: {_clean(answer['note'])}")
             elif isinstance(answer.get("done"), int):
                 progress(answer["done"])
-            else:
-                return self._value(answer)
+            elif answer.get("id") == self._asked:
+                return answer
+            else:  # to what was asked before, and not waited for
+                notes += 1
         raise VsError(f"host {self.slave.host} says too much", verb)
 
     def _value(self, answer: dict[str, Any]) -> Any:
@@ -81,8 +104,9 @@ class Agent:
         self.channel.settimeout(ANSWER_TIMEOUT)
         hello = self._message("its first line")
         if hello.get("agent") != wire.PROTOCOL:
-            raise VsError(
-                f"host {self.slave.host} has another version of vs-tools ({_clean(hello.get('version'))})", "vs-update"
+            raise Outdated(
+                f"host {self.slave.host} has another version of vs-tools ({_clean(hello.get('version'))})",
+                "install the same there: install.sh",
             )
         node = hello.get("node")
         if node != self.slave.host:
@@ -118,9 +142,9 @@ class Agent:
 
     def _ended(self, verb: str) -> VsError:
         """Why the agent is gone: its exit status tells a shell that has no such program."""
-        code = self.channel.recv_exit_status() if self.channel.exit_status_ready() or self.channel.eof_received else -1
-        if code == 127:
-            return VsError(f"host {self.slave.host} has no vs-tools, or an old one", "vs-update installs it")
+        self.channel.status_event.wait(_EXIT_PATIENCE)
+        if self.channel.exit_status == _NOT_FOUND:
+            return Outdated(f"host {self.slave.host} has no vs-tools, or an old one", "install it there: install.sh")
         said = self.channel.recv_stderr(4096) if self.channel.recv_stderr_ready() else b""
         last = (said.decode("utf-8", "replace").strip().splitlines() or [verb])[-1]
         return ssh.Unreachable(f"host {self.slave.host}: the agent ended", _clean(last))

@@ -22,7 +22,7 @@ _VANISHED = 24
 _SILENT_FOR = 300
 """Seconds without a byte after which rsync gives up by itself (--timeout)."""
 _NUMBERS = {
-    "files": "Number of files", "transferred": "Number of regular files transferred",
+    "files": "Number of files", "size": "Total file size", "transferred": "Number of regular files transferred",
     "sent": "Total bytes sent", "received": "Total bytes received",
 }  # fmt: skip
 _MEANING = {
@@ -33,9 +33,10 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Passed:
-    """One pass of rsync over a tree: numbers of files and of bytes on the wire, and seconds."""
+    """One pass of rsync over a tree: what it holds (files, bytes), what was sent of it and received, and seconds."""
 
     files: int
+    size: int
     transferred: int
     sent: int
     received: int
