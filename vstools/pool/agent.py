@@ -15,19 +15,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from vstools import files, log
+from vstools import __version__, files, log
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths, host_name
 from vstools.pool import wire
 
 Requests = queue.SimpleQueue[dict[str, Any] | None]
-
-
-def version() -> str:
-    """The installed version of vs-tools."""
-    from importlib.metadata import version as of
-
-    return of("vs-tools")
 
 
 @dataclass
@@ -290,7 +283,7 @@ def converse(paths: Paths) -> None:
             say({"note": sentence})
 
     log.listener = tell
-    say({"agent": wire.PROTOCOL, "version": version(), "node": host_name()})
+    say({"agent": wire.PROTOCOL, "version": __version__, "node": host_name()})
     requests: Requests = queue.SimpleQueue()
     with ExitStack() as held, suppress(BrokenPipeError):
         session = Session(paths, held, say)

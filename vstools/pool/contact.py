@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools import files, run
+from vstools import __version__, files, run
 from vstools.config import slaves
 from vstools.config.slaves import Slave
 from vstools.config.text import LIMIT, Faults, lines_of
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.paths import Paths
-from vstools.pool import agent, remote, ssh
+from vstools.pool import remote, ssh
 
 _APPEND = """umask 077; mkdir -p ~/.ssh; cd ~/.ssh; touch authorized_keys
 [ -z "$(tail -c 1 authorized_keys)" ] || echo >> authorized_keys
@@ -101,9 +101,9 @@ def _enlisted(paths: Paths, slave: Slave, timeout: float) -> str:
 
 def _version(paths: Paths, slave: Slave, timeout: float) -> str:
     with remote.agent(paths, slave, timeout) as there:
-        if there.version.split(".")[0] != agent.version().split(".")[0]:
+        if there.version.split(".")[0] != __version__.split(".")[0]:
             raise remote.Outdated(
-                f"host {slave.host} has vs-tools {there.version}, this node {agent.version()}", "install the same there"
+                f"host {slave.host} has vs-tools {there.version}, this node {__version__}", "install the same there"
             )
         return there.version
 
