@@ -99,9 +99,9 @@ class Agent:
         place, port, *_ = self.channel.get_transport().getpeername()
         return str(place), int(port)
 
-    def greet(self) -> None:
+    def greet(self, patience: float) -> None:
         """Read the agent's first line; raises VsError where no vs-tools of a version that fits is installed."""
-        self.channel.settimeout(ANSWER_TIMEOUT)
+        self.channel.settimeout(patience)
         hello = self._message("its first line")
         if hello.get("agent") != wire.PROTOCOL:
             raise Outdated(
@@ -151,15 +151,17 @@ class Agent:
 
 
 @contextmanager
-def agent(paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT) -> Iterator[Agent]:
-    """The agent of a host for the time of a block."""
+def agent(
+    paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT, patience: float = ANSWER_TIMEOUT
+) -> Iterator[Agent]:
+    """The agent of a host for the time of a block: seconds to the connection, and from there to its first line."""
     import shlex
 
     with ssh.connected(paths, slave, timeout) as connection:
         channel = connection.transport.open_session(timeout=timeout)
         channel.exec_command(shlex.join(ssh.remote(slave, COMMAND)))
         found = Agent(slave, channel)
-        found.greet()
+        found.greet(patience)
         try:
             yield found
         finally:
