@@ -97,6 +97,7 @@ def _sense(host: str, what: str) -> Iterator[None]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("a text is missing")  # noqa: TRY004 - as for the rest of what is wrong
+    value.encode()  # JSON has halves of letters, which no file's name can hold
     return value
 
 

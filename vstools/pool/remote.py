@@ -153,7 +153,10 @@ def agent(paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT) -> I
     with ssh.connected(paths, slave, timeout) as connection:
         with ssh.said(slave, timeout):
             channel = connection.transport.open_session(timeout=timeout)
+            impatience = threading.Timer(timeout, channel.close)  # paramiko waits for the answer without an end
+            impatience.start()
             channel.exec_command(shlex.join(ssh.remote(slave, COMMAND)))
+            impatience.cancel()
         found, ended = Agent(slave, channel), threading.Event()
         try:
             found.greet()
