@@ -1,6 +1,7 @@
 """vs-slave: what a master's commands run on a host, over ssh. Nothing of it is for people.
 
-Without words it is the agent; ``send NAME MODE`` and ``receive NAME`` are the other end of the master's rsync.
+Without words it is the agent; ``send NAME MODE`` and ``receive NAME`` are the other end of the master's rsync;
+``guard NAME TOKEN`` starts a guest again that was stopped for a while by somebody who was killed then.
 """
 
 import sys
@@ -28,6 +29,10 @@ def main() -> None:
                 from vstools.pool import giving
 
                 sys.exit(giving.receive(paths, words[1], words[2:]))
+            elif words[0] == "guard" and len(words) == 3:
+                from vstools.pool import giving
+
+                giving.guard(paths, words[1], words[2])
             else:
                 print("vs-slave: this is for a master's commands; there is nothing to give", file=sys.stderr)
                 sys.exit(2)

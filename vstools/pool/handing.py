@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from vstools import files
@@ -12,6 +11,9 @@ from vstools.config.slaves import Slave
 from vstools.errors import Refused
 from vstools.paths import Paths
 from vstools.pool import parcel, rsync, ssh
+
+SCRATCH = "transfer-"
+"""Below /run/vs-tools: the key of one transfer."""
 
 
 @contextmanager
@@ -28,11 +30,15 @@ def target(paths: Paths, words: dict[str, Any]) -> Iterator[tuple[Slave, list[st
         raise Refused(f"this is no host to copy to: {error}") from None
     if len(known.splitlines()) != 1 or len(key) > 4096:
         raise Refused("this is no key of a transfer")
-    files.directory(paths.run, 0o711)
-    with TemporaryDirectory(prefix="transfer-", dir=paths.run) as folder:
+    with files.scratch(paths.run, SCRATCH) as folder:
         for name, content in (("key", key), ("known_hosts", f"{known}\n")):
-            files.write(Path(folder) / name, content, 0o600)
-        yield slave, ssh.words_with(slave, Path(folder) / "known_hosts", Path(folder) / "key")
+            files.write(folder / name, content, 0o600)
+        yield slave, ssh.words_with(slave, folder / "known_hosts", folder / "key")
+
+
+def sweep(paths: Paths) -> None:
+    """Remove the keys that killed transfers left on this node."""
+    files.sweep_scratch(paths.run, SCRATCH)
 
 
 def copy(

@@ -64,8 +64,8 @@ def put(
     }  # fmt: skip
     with remote.agent(paths, slave) as there, log.change(f"put {generation.name} on {slave.host}", name):
         there.call("claim", name=name)
-        answer = there.call("check", words, timeout=get.LONG)
-        for note in answer["notes"]:
+        answer = parcel.answer(slave.host, there.call("check", words, timeout=get.LONG))
+        for note in answer.notes:
             log.note(f"{slave.host}: {note}")
         there.call("stage", words, timeout=get.LONG)
         try:
