@@ -97,6 +97,52 @@ def wait_until(condition: Callable[[], bool], *, patience: float, pause: float =
     return True
 
 
+@contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A directory of root's for the time of a block; what killed processes left of such is removed before."""
+    import shutil
+    import tempfile
+
+    with _swept(directory(parent, 0o711), prefix):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep_scratch(parent: Path, prefix: str) -> None:
+    """Remove the directories of ``scratch`` whose process is dead: nobody holds their lock."""
+    if any(parent.glob(f"{prefix}*")):
+        with _swept(parent, prefix):
+            pass
+
+
+@contextmanager
+def _swept(parent: Path, prefix: str) -> Iterator[None]:
+    """Nobody else makes or removes scratch directories for the time of a block, and those of the dead are gone."""
+    import shutil
+
+    with _locked(parent, fcntl.LOCK_EX):
+        for folder in parent.glob(f"{prefix}*"):
+            with suppress(BlockingIOError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(folder)
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def read_bounded(path: Path, limit: int) -> str:
     """Read a small text file; raises Refused when it has more than ``limit`` bytes."""
     with path.open("rb") as handle:

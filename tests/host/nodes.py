@@ -35,7 +35,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 PermitRootLogin yes
 MaxStartups 100
-SetEnv VS_TOOLS_ROOT={root} PATH={bin}:/usr/sbin:/usr/bin:/sbin:/bin
+SetEnv VS_TOOLS_ROOT={root} PATH={root}/bin:{bin}:/usr/sbin:/usr/bin:/sbin:/bin
 Subsystem sftp internal-sftp
 LogLevel ERROR
 """
@@ -116,6 +116,32 @@ class Node(Host):
                 stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             wait(self._answers)
+
+    def agent(self, program: str = "", **env: str) -> None:
+        """From now on the master's commands find another vs-slave here: in this environment, or a program of its own.
+
+        Without words it is the usual one.
+        """
+        path = self.root / "bin/vs-slave"
+        path.unlink(missing_ok=True)
+        if not program and env:
+            program = "#!/bin/sh\n" + "".join(f"export {key}={value}\n" for key, value in env.items())
+            program += f'exec {BIN}/vs-slave "$@"\n'
+        if program:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(program)
+            path.chmod(0o755)
+
+    def agents(self) -> list[int]:
+        """The processes of the agents that run here."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")[:-1]
+                env = (entry / "environ").read_bytes().split(b"\0")
+                if words[-1:] == [os.fsencode(BIN / "vs-slave")] and f"VS_TOOLS_ROOT={self.root}".encode() in env:
+                    found.append(int(entry.name))
+        return found
 
     def _answers(self) -> bool:
         script = f"exec 3<>/dev/tcp/{self.address}/22 && head -c 4 <&3"

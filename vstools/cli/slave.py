@@ -1,7 +1,7 @@
 """vs-slave: what a master's commands run on a host, over ssh. Nothing of it is for people.
 
 Without words it is the agent; ``send NAME MODE``, ``receive NAME`` and ``lay NAME`` are the other end of the master's
-rsync.
+rsync; ``guard NAME TOKEN`` starts a guest again that was stopped for a while by somebody who was killed then.
 """
 
 import sys
@@ -33,6 +33,10 @@ def main() -> None:
                 from vstools.pool import laying
 
                 sys.exit(laying.receive(paths, words[1], words[2:]))
+            elif words[0] == "guard" and len(words) == 3:
+                from vstools.pool import giving
+
+                giving.guard(paths, words[1], words[2])
             else:
                 print("vs-slave: this is for a master's commands; there is nothing to give", file=sys.stderr)
                 sys.exit(2)

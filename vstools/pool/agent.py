@@ -1,31 +1,27 @@
 """vs-slave: what the master talks to on a host. One process for one operation, for as long as its ssh session lasts.
 
-What it holds (locks, a guest kept still) ends with it, so a master that was killed or cut off holds nothing. What it
-did is in files, and the next command goes by those.
+What it holds (locks, a guest kept still) ends with it, and it ends when its input does, or when it hears nothing for
+``wire.SILENCE`` seconds: so a master that was killed or cut off holds nothing. What it did is in files, and the next
+command goes by those.
 """
 
 import os
 import queue
+import select
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from vstools import files, log
+from vstools import __version__, files, log
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths, host_name
 from vstools.pool import wire
 
-
-def version() -> str:
-    """The installed version of vs-tools."""
-    from importlib.metadata import version as of
-
-    return of("vs-tools")
+Requests = queue.SimpleQueue[dict[str, Any] | None]
 
 
 @dataclass
@@ -37,6 +33,8 @@ class Session:
     say: Callable[[dict[str, Any]], None] = lambda _: None
     guests: dict[str, ExitStack] = field(default_factory=dict)
     """Guests that are kept still, and what lets them go."""
+    deaf: bool = False
+    """The master is gone."""
     copying: bool = False
     """A copy is under way, which is ended when the master is gone; nothing else is cut short."""
 
@@ -62,13 +60,18 @@ class Session:
             })  # fmt: skip
         return found
 
-    def claim(self, name: str) -> None:
-        """Hold a guest's name against other operations of a master, until the end of the session."""
+    def claim(self, name: str, patience: float = 0) -> None:
+        """Hold a guest's name against other operations of a master, until the end of the session.
+
+        ``patience``: seconds to wait for one that may be dead, and is noticed to be.
+        """
         from vstools.guest import check_name
+        from vstools.pool import handing
 
         check_name(name, imported=True)
-        lock = files.lock(self.paths.locks / f"{name}.pool", what=f"guest {name}", patience=0)
+        lock = files.lock(self.paths.locks / f"{name}.pool", what=f"guest {name}", patience=float(patience))
         self.held.enter_context(lock)
+        handing.sweep(self.paths)
 
     def wake(self, name: str) -> None:
         """Start a guest again that a killed copy stopped for a while."""
@@ -76,11 +79,11 @@ class Session:
 
         giving.wake(self.paths, name)
 
-    def describe(self, name: str) -> dict[str, object]:
+    def describe(self, name: str, measure: bool = True) -> dict[str, object]:
         """What another host, or the store, needs to know of a guest."""
         from vstools.lifecycle import departure
 
-        return departure.describe(self.paths, name)
+        return departure.describe(self.paths, name, measure=measure)
 
     def files(self, name: str) -> list[list[object]]:
         """A guest's configuration files that travel."""
@@ -178,11 +181,10 @@ class Session:
         from vstools.pool import giving
 
         stack = ExitStack()
-        stack.callback(giving.wake, self.paths, name)
-        if stop:
-            giving.sleep(self.paths, name)
         self.held.callback(self.let_go, name)
         self.guests[name] = stack
+        if stop:
+            stack.enter_context(giving.asleep(self.paths, name))
         stack.enter_context(departure.held(self.paths, name, stop=stop))
 
     def let_go(self, name: str) -> None:
@@ -252,49 +254,91 @@ VERBS = (
 )  # fmt: skip
 
 
-def serve(session: Session, say: Callable[[dict[str, Any]], None], lines: "queue.SimpleQueue[bytes]") -> None:
+def serve(session: Session, say: Callable[[dict[str, Any]], None], requests: Requests) -> None:
     """Answer one request after another until there are no more."""
-    while text := lines.get():
-        try:
-            say({"value": _answer(session, wire.message(text))})
-        except Refused as error:
-            say({"refused": [error.message, error.hint]})
-        except VsError as error:
-            say({"failed": [error.message, error.hint]})
-        except (OSError, ValueError, TypeError) as error:
-            say({"failed": [f"{type(error).__name__}: {error}", ""]})
+    while (request := requests.get()) is not None:
+        say({"id": request.get("id"), **_answer(session, request)})
 
 
-def _answer(session: Session, request: dict[str, Any]) -> object:
+def _answer(session: Session, request: dict[str, Any]) -> dict[str, object]:
+    """What a request comes to, in words of the wire."""
+    try:
+        return {"value": _act(session, request)}
+    except Refused as error:
+        return {"refused": [error.message, error.hint]}
+    except VsError as error:
+        return {"failed": [error.message, error.hint]}
+    except (OSError, ValueError, TypeError) as error:
+        return {"failed": [f"{type(error).__name__}: {error}", ""]}
+
+
+def _act(session: Session, request: dict[str, Any]) -> object:
     verb, words = request.get("verb"), request.get("with", {})
     if verb not in VERBS or not isinstance(words, dict):
-        raise Refused(f"this host's vs-tools knows no {verb!r}", "vs-update")
+        raise Refused(f"this host's vs-tools knows no {verb!r}", "install the master's version here: install.sh")
     return getattr(session, verb)(**words)
 
 
-def _read(session: Session, lines: "queue.SimpleQueue[bytes]") -> None:
+def _read(session: Session, requests: Requests) -> None:
     """Requests as they come; where the master is gone, nothing more, and a copy that is under way ends."""
-    while text := sys.stdin.buffer.readline(wire.LONGEST + 1):
-        lines.put(text)
-    lines.put(b"")
+    with suppress(ValueError):
+        for text in _lines():
+            request = wire.message(text)
+            if "cancel" in request:
+                _interrupt(session)
+            else:
+                requests.put(request)
+    session.deaf = True
+    requests.put(None)
+    _interrupt(session)
+
+
+def _interrupt(session: Session) -> None:
+    """End the copy that is under way, if one is: its handler looks, in the thread that copies."""
     while session.copying:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.2)
+
+
+def _on_interrupt(session: Session) -> None:
+    if session.copying:
+        session.copying = False
+        raise VsError("the copy was interrupted")
+
+
+def _lines() -> Iterator[bytes]:
+    """The lines of stdin up to its end, or up to the silence of a master that used to be heard."""
+    rest = bytearray()
+    patience: float | None = None
+    while len(rest) <= wire.LONGEST and select.select([0], [], [], patience)[0] and (more := os.read(0, 1 << 18)):
+        rest += more
+        if b"\n" not in more:
+            continue
+        *found, rest = rest.split(b"\n")
+        for text in found:
+            if text:
+                yield bytes(text) + b"\n"
+            else:
+                patience = wire.SILENCE
 
 
 def converse(paths: Paths) -> None:
     """Talk to the master on stdin and stdout until it is gone."""
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.dup(1)
     os.dup2(2, 1)  # what a program says is not taken for an answer
 
     def say(message: dict[str, Any]) -> None:
-        answers.write(wire.line(message))
-        answers.flush()
+        """A master that is gone is told nothing, and what is under way is not cut short by that."""
+        rest = memoryview(wire.line(message))
+        with suppress(BrokenPipeError):
+            while rest and not session.deaf:
+                rest = rest[os.write(answers, rest) :]
 
-    log.listener = lambda sentence: say({"note": sentence})
-    say({"agent": wire.PROTOCOL, "version": version(), "node": host_name()})
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    with ExitStack() as held, suppress(BrokenPipeError):
+    requests: Requests = queue.SimpleQueue()
+    with ExitStack() as held:
         session = Session(paths, held, say)
-        threading.Thread(target=_read, args=(session, lines), daemon=True).start()
-        serve(session, say, lines)
+        log.listener = lambda sentence: say({"note": sentence})
+        signal.signal(signal.SIGUSR1, lambda *_: _on_interrupt(session))
+        say({"agent": wire.PROTOCOL, "version": __version__, "node": host_name()})
+        threading.Thread(target=_read, args=(session, requests), daemon=True).start()
+        serve(session, say, requests)

@@ -72,31 +72,32 @@ def ask(paths: Paths, source: Slave, targets: Sequence[Slave], names: Sequence[s
 def _room(agent: remote.Agent) -> Room:
     told = agent.call("room")
     try:
-        return Room(*(max(0, int(told[key])) for key in ("memory", "disk")))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        return Room(parcel.whole(told["memory"]), parcel.whole(told["disk"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise VsError(f"host {agent.slave.host} says of its room what cannot be") from error
 
 
 def _guest(there: remote.Agent, others: Iterable[remote.Agent], name: str) -> Guest:
     host = there.slave.host
-    told = there.call("describe", name=name, timeout=get.LONG)
+    said = there.call("describe", name=name, timeout=get.LONG)
+    told = parcel.told(host, said)
     try:
-        owner, epoch = told["owner"] or (host, 1)
-        words = {
-            "transfer": f"plan-{host}-{epoch}"[:64], "name": name, "owner": [owner, int(epoch)],
-            "files": parcel.packed(parcel.unpacked(there.call("files", name=name))),
-            "size": int(told["size"]), "inodes": told["inodes"], "arch": told["arch"], "version": told["version"],
-        }  # fmt: skip
-        memory = _SOME if told["rss"] is None else max(0, int(told["rss"])) * _MIB
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        memory = _SOME if said["rss"] is None else parcel.whole(said["rss"]) * _MIB
+    except (KeyError, ValueError) as error:
         raise VsError(f"host {host} describes its guest in a way that cannot be", str(error)) from error
+    owner = [told.owner.host, told.owner.epoch] if told.owner else [host, 1]
+    found = parcel.files_of(host, there.call("files", name=name))
+    words = {
+        "transfer": f"plan-{host}-{owner[1]}"[:64], "name": name, "owner": owner, "files": parcel.packed(found),
+        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
+    }  # fmt: skip
     objections = {other.slave.host: said for other in others if (said := _objection(other, words))}
-    return Guest(name, memory, max(0, int(words["size"])), objections)
+    return Guest(name, memory, told.size, objections)
 
 
 def _objection(other: remote.Agent, words: dict[str, Any]) -> str:
     try:
-        return "; ".join(map(str, other.call("check", words, timeout=get.LONG)["objections"]))
+        return "; ".join(parcel.answer(other.slave.host, other.call("check", words, timeout=get.LONG)).objections)
     except Refused as error:
         return str(error)
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from vstools import files, log
 from vstools.config import carried
@@ -78,8 +77,8 @@ def get(
     ):
         there.call("claim", name=name)
         there.call("wake", name=name, timeout=LONG)
-        told = there.call("describe", name=name, timeout=LONG)
-        found = parcel.unpacked(there.call("files", name=name))
+        told = parcel.told(slave.host, there.call("describe", name=name, measure=False))
+        found = parcel.files_of(slave.host, there.call("files", name=name))
         accepted.require(store, name, found, accept=accept)
         carried.write(files.directory(partial.path / "config"), found)
         checkpoint("get:config")
@@ -110,18 +109,12 @@ def _copy(
     return passed
 
 
-def _describe(
-    partial: Partial, slave: Slave, told: dict[str, Any], mode: str, passed: rsync.Passed, sha256: str
-) -> None:
-    """about.json, of what the host says, as far as it can be."""
-    try:
-        pair: Any = told["owner"] or (slave.host, 0)
-        owner, epoch = pair
-        found = About(
-            host=slave.host, owner=str(owner), epoch=int(epoch), mode=mode, arch=str(told["arch"]),
-            version=str(told["version"]), size=int(told["size"]), inodes=int(told["inodes"]),
-            enabled=bool(told["enabled"]), seconds=round(passed.seconds, 1), sent=passed.received, manifest=sha256,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise VsError(f"host {slave.host} describes its guest in a way that cannot be", str(error)) from error
+def _describe(partial: Partial, slave: Slave, told: parcel.Told, mode: str, passed: rsync.Passed, sha256: str) -> None:
+    """about.json, of what the host says."""
+    owner, epoch = (told.owner.host, told.owner.epoch) if told.owner else (slave.host, 0)
+    found = About(
+        host=slave.host, owner=owner, epoch=epoch, mode=mode, arch=told.arch, version=told.version,
+        size=passed.size, inodes=passed.files, enabled=told.enabled, seconds=round(passed.seconds, 1),
+        sent=passed.received, manifest=sha256,
+    )  # fmt: skip
     files.write(partial.path / ABOUT, json.dumps(asdict(found), indent=1) + "\n", 0o600)

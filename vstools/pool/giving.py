@@ -1,15 +1,16 @@
 """vs-slave send and receive: a host's end of rsync, for one guest and nothing else."""
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vstools import files, lxc
+from vstools import files, lxc, run
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.guest import check_name
-from vstools.paths import STAGED, Paths, host_name
+from vstools.paths import STAGED, Paths, command, host_name
 from vstools.pool import rsync
 
 MODES = ("hot", "cool")
@@ -49,9 +50,7 @@ def _cool(paths: Paths, name: str) -> Iterator[Path]:
             yield tree
         return
     with ExitStack() as stack:
-        stack.callback(wake, paths, name)
-        files.directory(paths.run, 0o711)
-        files.write(_asleep(paths, name), "", 0o600)
+        stack.enter_context(asleep(paths, name))
         checkpoint("cool:marked")
         control.stop(paths, name)
         checkpoint("cool:stopped")
@@ -62,8 +61,53 @@ def _cool(paths: Paths, name: str) -> Iterator[Path]:
         yield tree
 
 
-def _asleep(paths: Paths, name: str) -> Path:
+def _mark(paths: Paths, name: str) -> Path:
+    files.directory(paths.run, 0o711)
     return files.directory(paths.run / "asleep", 0o700) / name
+
+
+def _token(mark: Path) -> str | None:
+    try:
+        return mark.read_text()
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def asleep(paths: Paths, name: str) -> Iterator[None]:
+    """A guest that was running is stopped for a while: it is started at the end of the block, unless it was released.
+
+    Where this process is killed, a guard does that, which waits for nothing else; where both are, whoever comes next.
+    """
+    import secrets
+
+    mark, token = _mark(paths, name), secrets.token_hex(8)
+    files.write(mark, token, 0o600)
+    checkpoint("asleep:marked")
+    guard = run.start(
+        [command("vs-slave"), "guard", name, token],
+        stdin=run.PIPE,
+        stdout=run.DEVNULL,
+        stderr=run.DEVNULL,
+        detached=True,
+    )
+    try:
+        yield
+    finally:
+        try:
+            wake(paths, name)
+        finally:
+            if guard.stdin is not None:
+                guard.stdin.close()
+            guard.wait()
+
+
+def guard(paths: Paths, name: str, token: str) -> None:
+    """Wait for the end of whoever let a guest sleep, by its end of a pipe, and wake the guest if nobody has."""
+    while sys.stdin.buffer.read(1):
+        pass
+    if _token(_mark(paths, name)) == token:
+        wake(paths, name)
 
 
 def wake(paths: Paths, name: str) -> None:
@@ -71,23 +115,19 @@ def wake(paths: Paths, name: str) -> None:
     from vstools.config import registry
     from vstools.lifecycle import control, ownership
 
-    mark = _asleep(paths, name)
-    if not mark.exists():
+    mark = _mark(paths, name)
+    if (token := _token(mark)) is None:
         return
     owner = ownership.of(paths, name) if registry.exists(paths, name) else None
     if registry.exists(paths, name) and (owner is None or owner.host == host_name()):
         control.start(paths, name)
-    mark.unlink(missing_ok=True)
-
-
-def sleep(paths: Paths, name: str) -> None:
-    """Note that a guest was running and is stopped for a while: whoever comes next starts it again."""
-    files.write(_asleep(paths, name), "", 0o600)
+    if _token(mark) == token:
+        mark.unlink(missing_ok=True)
 
 
 def settled(paths: Paths, name: str) -> None:
     """Note that a guest's being stopped is no more for a while."""
-    _asleep(paths, name).unlink(missing_ok=True)
+    _mark(paths, name).unlink(missing_ok=True)
 
 
 def receive(paths: Paths, name: str, words: Sequence[str]) -> int:

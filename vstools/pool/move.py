@@ -15,7 +15,7 @@ from vstools import log
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
-from vstools.pool import accepted, get, journal, parcel, remote, transfer
+from vstools.pool import accepted, get, handing, journal, parcel, remote, scan, ssh, transfer, wire
 from vstools.pool.journal import Journal
 from vstools.pool.remote import Agent
 from vstools.pool.rsync import Passed
@@ -82,30 +82,24 @@ def move(
 
 def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes) -> tuple[dict[str, Any], Order]:
     """Ask both hosts everything that can be asked before; raises Refused where something speaks against it."""
-    told = there.call("describe", name=name, timeout=get.LONG)
-    found = parcel.unpacked(there.call("files", name=name))
-    accepted.require(store, name, found, accept=wishes.accept)
     source, target = there.slave.host, here.slave.host
-    try:
-        owner, epoch = told["owner"] or (source, 1)
-        order = Order(
-            name, source, target, f"move-{source}-{target}-{epoch}"[:64], int(epoch), bool(told["running"]),
-            bool(told["enabled"]),
-        )  # fmt: skip
-        words = {
-            "transfer": order.transfer, "name": name, "files": parcel.packed(found), "owner": [owner, order.epoch],
-            "size": told["size"], "inodes": told["inodes"], "arch": told["arch"], "version": told["version"],
-        }  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise VsError(f"host {source} describes its guest in a way that cannot be", str(error)) from error
+    told = parcel.told(source, there.call("describe", name=name, timeout=get.LONG))
+    found = parcel.files_of(source, there.call("files", name=name))
+    accepted.require(store, name, found, accept=wishes.accept)
+    owner, epoch = (told.owner.host, told.owner.epoch) if told.owner else (source, 1)
+    order = Order(name, source, target, f"move-{source}-{target}-{epoch}"[:64], epoch, told.running, told.enabled)
+    words = {
+        "transfer": order.transfer, "name": name, "files": parcel.packed(found), "owner": [owner, order.epoch],
+        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
+    }  # fmt: skip
     if owner != source:
         raise Refused(
             f"guest {name} on {source} belongs to host {owner}", f"vs-adopt --name {name} there, if that is dead"
         )
-    answer = here.call("check", words, timeout=get.LONG)
-    if answer["objections"]:
-        raise Refused(f"{target}: {'; '.join(map(str, answer['objections']))}")
-    for note in answer["notes"]:
+    answer = parcel.answer(target, here.call("check", words, timeout=get.LONG))
+    if answer.objections:
+        raise Refused(f"{target}: {'; '.join(answer.objections)}")
+    for note in answer.notes:
         log.note(f"{target}: {note}")
     return words, order
 
@@ -141,10 +135,22 @@ def _run(
             f"{order.source} did not say whether it released guest {order.name}: {error}", "vs-move --resume asks again"
         ) from error
     book.step("released")
-    _forward(book, order, there, here)
-    measured = time.monotonic() - begun if order.running else 0.0
-    _clear(book, order, there)
+    away = _end(book, order, there, here) - begun
+    measured = away if order.running else 0.0
     return Done(predicted if order.running else 0.0, measured, sum(each.bytes for each in passes))
+
+
+def _end(book: Journal, order: Order, there: Agent, here: Agent) -> float:
+    """All that comes after the point of no return; when the guest ran, by time.monotonic()."""
+    try:
+        _forward(book, order, there, here)
+        runs = time.monotonic()
+        _clear(book, order, there)
+    except VsError as error:
+        if book.path.exists():
+            error.hint = f"vs-move --name {order.name} --resume, as soon as both hosts answer"
+        raise
+    return runs
 
 
 def _ahead(way: transfer.Way, progress: Callable[[int], None]) -> list[Passed]:
@@ -199,7 +205,7 @@ def _back(book: Journal, order: Order, there: Agent, here: Agent) -> None:
 
 def _drop_copy(order: Order, here: Agent) -> None:
     """Remove the target's copy, which is the source's still."""
-    if any(row.get("guest") == order.name for row in here.call("states")):
+    if _rows(order, here):
         here.call("forget", name=order.name, timeout=get.LONG)
 
 
@@ -212,15 +218,17 @@ def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
     if order.running:
         try:
             here.call("do", name=order.name, verb="start", timeout=get.LONG)
-        except Refused as error:
-            _return(book, order, there, here, error)
+        except ssh.Unreachable:
+            raise
+        except VsError as error:
+            log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
+            _return(book, order, there, here)
             raise
     book.step("started")
 
 
-def _return(book: Journal, order: Order, there: Agent, here: Agent, error: VsError) -> None:
-    """It never ran on the target: the source has it again, in a later epoch."""
-    log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
+def _return(book: Journal, order: Order, there: Agent, here: Agent) -> None:
+    """It did not come up on the target: the source has it again, in a later epoch, and the target first says so."""
     here.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
     there.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
     there.call("let_go", name=order.name, timeout=get.LONG)
@@ -249,14 +257,18 @@ def _begun(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> Iterator[tup
                 raise Refused(f"host {host} is not in the pool any more", f"{book.path} says what was to be done")
         with remote.agent(paths, slaves[order.source]) as there, remote.agent(paths, slaves[order.target]) as here:
             for agent in (there, here):
-                agent.call("claim", name=name)
+                agent.call("claim", name=name, patience=wire.SILENCE + _AROUND, timeout=get.LONG)
             there.call("wake", name=name, timeout=get.LONG)
+            handing.sweep(paths)
             yield book, order, there, here
 
 
 def rollback(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> None:
     """Undo a move that was killed. Raises Refused where the guest is the target's already."""
     with _begun(paths, name, slaves) as (book, order, there, here), log.change("roll a move back", name):
+        if _is_returning(order, here):
+            _return(book, order, there, here)
+            return
         if _is_released(order, there, here):
             raise Refused(f"guest {name} belongs to {order.target} already", "--resume, then move it back")
         here.call("expel", name=name)
@@ -271,19 +283,32 @@ def resume(
 ) -> Done:  # fmt: skip
     """Bring a move that was killed to its end: what was copied already is not copied again."""
     with _begun(paths, name, slaves) as (book, order, there, here), log.change("resume a move", name):
+        if _is_returning(order, here):
+            _return(book, order, there, here)
+            raise VsError(f"guest {name} did not start on {order.target}: it is back on {order.source}")
         if _is_released(order, there, here):
-            _forward(book, order, there, here)
-            _clear(book, order, there)
+            _end(book, order, there, here)
             return Done(0, 0, 0)
         _drop_copy(order, here)
         words, now = _prepare(store, name, there, here, wishes)
-        again = Journal(book.path, asdict(replace(now, enabled=now.enabled or order.enabled)))
+        now = replace(now, enabled=now.enabled or order.enabled, running=now.running or order.running)
+        again = Journal(book.path, asdict(now))
         again.begin()
         return _run(paths, again, now, words, (there, here), wishes, progress)
 
 
 def _is_released(order: Order, there: Agent, here: Agent) -> bool:
     """Whether the point of no return is behind: the source says so, or has forgotten the guest, which comes after."""
-    after = (order.name, order.target, order.epoch + 1)
-    rows = [row for agent in (there, here) for row in agent.call("states")]
-    return any((row.get("guest"), row.get("owner"), row.get("epoch")) == after for row in rows)
+    after = (order.target, order.epoch + 1)
+    return any((row.owner, row.epoch) == after for agent in (there, here) for row in _rows(order, agent))
+
+
+def _is_returning(order: Order, here: Agent) -> bool:
+    """Whether the target did not start it, and was giving it back."""
+    return any((row.owner, row.epoch) == (order.source, order.epoch + 2) for row in _rows(order, here))
+
+
+def _rows(order: Order, agent: Agent) -> list[scan.Seen]:
+    """What a host has of the guest: one row or none."""
+    rows = scan.checked(agent.slave.host, agent.call("states", name=order.name))
+    return [row for row in rows if row.guest == order.name]

@@ -70,10 +70,11 @@ def check(there: Agent, generation: Generation, owner: Ownership, *, instead: bo
 
     ``instead``: the guest of that name will be set aside before.
     """
-    answer = there.call("check", _words(generation, owner), instead=instead, timeout=get.LONG)
-    if instead and answer["objections"]:
-        raise Refused(f"{there.slave.host}: {'; '.join(map(str, answer['objections']))}")
-    for note in answer["notes"]:
+    told = there.call("check", _words(generation, owner), instead=instead, timeout=get.LONG)
+    answer = parcel.answer(there.slave.host, told)
+    if instead and answer.objections:
+        raise Refused(f"{there.slave.host}: {'; '.join(answer.objections)}")
+    for note in answer.notes:
         log.note(f"{there.slave.host}: {note}")
 
 

@@ -2,18 +2,18 @@
 
 import os
 import re
+import select
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from vstools import run
 from vstools.config.slaves import Slave
 from vstools.errors import VsError
 from vstools.paths import Paths
-from vstools.pool import confined, remote, ssh
+from vstools.pool import confined, remote, ssh, wire
 
 COPY = ("-aHAX", "--numeric-ids", "--sparse", "--delete", "--one-file-system")
 """The guest's own ids, hard links, ACLs and extended attributes; what the source no longer has goes."""
@@ -21,8 +21,9 @@ _STATUS = ("--info=progress2", "--no-human-readable", "--stats", "--no-inc-recur
 _VANISHED = 24
 _SILENT_FOR = 300
 """Seconds without a byte after which rsync gives up by itself (--timeout)."""
+_MOST_COMPLAINTS = 16 << 20
 _NUMBERS = {
-    "files": "Number of files", "transferred": "Number of regular files transferred",
+    "files": "Number of files", "size": "Total file size", "transferred": "Number of regular files transferred",
     "sent": "Total bytes sent", "received": "Total bytes received",
 }  # fmt: skip
 _MEANING = {
@@ -33,9 +34,10 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Passed:
-    """One pass of rsync over a tree: numbers of files and of bytes on the wire, and seconds."""
+    """One pass of rsync over a tree: what it holds (files, bytes), what was sent of it and received, and seconds."""
 
     files: int
+    size: int
     transferred: int
     sent: int
     received: int
@@ -102,19 +104,27 @@ def _with(slave: Slave, shell: Sequence[str], there: str) -> list[str]:
 def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int], None]) -> Passed:
     begun = time.monotonic()
     with run.piped(argv, stdout=run.PIPE) as process:
-        said = _follow(process.stdout, progress)
-        complaint = process.finish()
+        said = _follow(process, progress)
+        complaint = wire.clean(process.finish() or "")
         code = process.process.returncode
     if code and not (live and code == _VANISHED):
         meaning = _MEANING.get(code, f"rsync ended with status {code}")
-        raise VsError(f"{what}: {meaning}", complaint or "")
+        raise VsError(f"{what}: {meaning}", complaint)
     return passed(said, time.monotonic() - begun)
 
 
-def _follow(stream: IO[bytes], progress: Callable[[int], None]) -> str:
-    """Read what rsync says to its end; bytes done are told as they come. Its last 64 KiB are kept."""
-    kept = b""
-    while text := os.read(stream.fileno(), 1 << 16):
+def _follow(process: run.Piped, progress: Callable[[int], None]) -> str:
+    """Read what rsync says to its end; bytes done are told as they come. Its last 64 KiB are kept.
+
+    Raises VsError where the other end complains without an end: that is kept in a file.
+    """
+    kept, stream = b"", process.stdout.fileno()
+    while True:
+        while not select.select([stream], [], [], 1)[0]:
+            if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
+                raise VsError("the other host's rsync complains without an end")
+        if not (text := os.read(stream, 1 << 16)):
+            break
         kept = (kept + text)[-(1 << 16) :]
         if found := re.findall(rb"([0-9]+) +[0-9]{1,3}% ", text):
             progress(int(found[-1]))

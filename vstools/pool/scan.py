@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vstools.config import slaves
-from vstools.config.owner import NOBODY
+from vstools.config.owner import EPOCH_MAX, NOBODY
 from vstools.config.slaves import Slave
 from vstools.config.text import Faults
 from vstools.errors import Refused, VsError
@@ -80,7 +80,7 @@ def scan(paths: Paths, slaves_: Sequence[Slave], timeout: float = ssh.CONNECT_TI
     """Ask the hosts; one that does not answer costs its timeout once."""
 
     def ask(slave: Slave) -> tuple[Seen, ...]:
-        with remote.agent(paths, slave, timeout) as agent:
+        with remote.agent(paths, slave, timeout, timeout) as agent:
             return checked(slave.host, agent.call("states", timeout=timeout))
 
     found: list[Seen] = []
@@ -98,16 +98,19 @@ def checked(host: str, answer: Any) -> tuple[Seen, ...]:
     try:
         return tuple(_seen(host, row) for row in answer[:_MOST_GUESTS])
     except (ValueError, TypeError, KeyError, Refused) as error:
-        raise VsError(f"host {host} says of its guests what cannot be", repr(str(error))[:200]) from error
+        raise VsError(f"host {host} says of its guests what cannot be", ascii(str(error))[:200]) from error
 
 
 def _seen(host: str, row: dict[str, Any]) -> Seen:
     addresses = [str(address) for address in row["addresses"]]
     for address in addresses:
-        ipaddress.ip_address(address.strip("[]"))
+        if ipaddress.ip_address(address.strip("[]")).compressed != address.strip("[]") or "%" in address:
+            raise ValueError("an address is written in no usual way")
     flags = [row[key] for key in ("enabled", "running", "broken")]
-    if not all(isinstance(flag, bool) for flag in flags) or not isinstance(row["epoch"], int):
-        raise ValueError("flags are true or false")
+    if not all(isinstance(flag, bool) for flag in flags) or type(row["epoch"]) is not int:
+        raise ValueError("flags are true or false, epochs are numbers")
+    if not 0 <= row["epoch"] <= EPOCH_MAX:
+        raise ValueError("an epoch is too large")
     owner = row["owner"] if row["owner"] in (None, NOBODY) else slaves.parse_host(row["owner"])
     return Seen(
         host=host, guest=check_name(row["guest"], imported=True), enabled=flags[0], running=flags[1],

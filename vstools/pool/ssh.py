@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vstools import faults
 from vstools.config.slaves import Slave
 from vstools.errors import VsError
 from vstools.paths import Paths
@@ -19,8 +20,8 @@ from vstools.paths import Paths
 if TYPE_CHECKING:
     from fabric import Connection
 
-CONNECT_TIMEOUT = 10.0
-_DEAD_AFTER = 60
+CONNECT_TIMEOUT = 30.0
+_DEAD_AFTER = int(faults.patience(60))
 """Seconds without an answer to what was sent after which a connection is given up; kept alive, they are all asked."""
 KEY, KNOWN_HOSTS = "key", "known_hosts"
 

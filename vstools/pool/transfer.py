@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from vstools import files, run
 from vstools.config.slaves import Slave
 from vstools.errors import VsError
 from vstools.paths import Paths
-from vstools.pool import ssh
+from vstools.pool import handing, parcel, ssh
 from vstools.pool.remote import Agent
 from vstools.pool.rsync import Passed
 
@@ -41,18 +40,14 @@ class Way:
         told = self.source.call(
             "push", self.words, name=self.name, live=live, timeout=timeout, deadline=timeout, progress=progress
         )
-        try:
-            return Passed(**{key: told[key] for key in Passed.__dataclass_fields__})
-        except (KeyError, TypeError) as error:
-            raise VsError(f"host {self.source.slave.host} says nothing of what it copied") from error
+        return parcel.passed(self.source.slave.host, told)
 
 
 @contextmanager
 def way(paths: Paths, source: Agent, target: Agent, name: str) -> Iterator[Way]:
     """Let the source into the target for one guest. Raises VsError where neither way goes."""
-    files.directory(paths.run, 0o711)
-    with TemporaryDirectory(prefix="transfer-", dir=paths.run) as folder, ExitStack() as stack:
-        secret, public = _key(Path(folder), name)
+    with files.scratch(paths.run, handing.SCRATCH) as folder, ExitStack() as stack:
+        secret, public = _key(folder, name)
         target.call("admit", name=name, key=public)
         stack.callback(_quietly, lambda: target.call("expel", name=name))
         place, port = target.address
