@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from paramiko import Channel
 
 ANSWER_TIMEOUT = 60.0
-_MOST_NOTES = 1000
+_MOST_NOTES = 200
 _LAST_WORDS = 5.0
 """Seconds for the exit status of an agent that ended."""
 COMMAND = "vs-slave"
@@ -41,7 +41,7 @@ class Agent:
         words: Mapping[str, object] | None = None,
         *,
         timeout: float = ANSWER_TIMEOUT,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[int], None] | None = None,
         **more: object,
     ) -> Any:
         """Ask the host for something. Raises what it raised there, or VsError when it says nothing sensible.
@@ -60,7 +60,7 @@ class Agent:
             if "note" in answer:
                 notes += 1
                 log.warn(f"{self.slave.host}: {wire.clean(answer['note'])}")
-            elif isinstance(done := answer.get("done"), int) and 0 <= done < 1 << 60:
+            elif progress and isinstance(done := answer.get("done"), int) and 0 <= done < 1 << 60:
                 progress(done)
             else:
                 return self._value(answer)

@@ -96,7 +96,7 @@ def _with(slave: Slave, shell: Sequence[str], there: str) -> list[str]:
 def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int], None]) -> Passed:
     begun = time.monotonic()
     with run.piped(argv, stdout=run.PIPE) as process:
-        said = _follow(process, progress)
+        said = _follow(process, what, progress)
         complaint = wire.clean(process.finish() or "")
         code = process.process.returncode
     if code and not (live and code == _VANISHED):
@@ -105,7 +105,7 @@ def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int
     return passed(said, time.monotonic() - begun)
 
 
-def _follow(process: run.Piped, progress: Callable[[int], None]) -> str:
+def _follow(process: run.Piped, what: str, progress: Callable[[int], None]) -> str:
     """Read what rsync says to its end; bytes done are told as they come. Its last 64 KiB are kept.
 
     Raises VsError where the other end complains without an end: that is kept in a file.
@@ -114,7 +114,7 @@ def _follow(process: run.Piped, progress: Callable[[int], None]) -> str:
     while True:
         while not select.select([stream], [], [], 1)[0]:
             if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
-                raise VsError("the other host's rsync complains without an end")
+                raise VsError(f"{what}: the other end complains without an end")
         if not (text := os.read(stream, 1 << 16)):
             break
         kept = (kept + text)[-(1 << 16) :]
