@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools import run
+from vstools import faults, run
 from vstools.config.slaves import Slave
 from vstools.errors import VsError
 from vstools.paths import Paths
@@ -19,7 +19,7 @@ COPY = ("-aHAX", "--numeric-ids", "--sparse", "--delete", "--one-file-system")
 """The guest's own ids, hard links, ACLs and extended attributes; what the source no longer has goes."""
 _STATUS = ("--info=progress2", "--no-human-readable", "--stats", "--no-inc-recursive")
 _VANISHED = 24
-_SILENT_FOR = 300
+_SILENT_FOR = int(faults.patience(300))
 """Seconds without a byte after which rsync gives up by itself (--timeout)."""
 _MOST_COMPLAINTS = 16 << 20
 _NUMBERS = {
