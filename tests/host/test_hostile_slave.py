@@ -36,12 +36,12 @@ say(plan.get("hello", {{"agent": 1, "version": "0.1.0", "node": {node!r}}}))
 for line in sys.stdin.buffer:
     if not line.strip():
         continue
-    verb = json.loads(line)["verb"]
-    found = plan.get(verb, {{"value": None}})
+    asked = json.loads(line)
+    found = plan.get(asked.get("verb"), {{"value": None}})
     if isinstance(found, dict) and "endless" in found:
         while True:
             os.write(1, found["endless"].encode() * 100)
-    say(found)
+    say({{**found, "id": asked.get("id")}} if isinstance(found, dict) else found.replace("ID", str(asked.get("id"))))
 """
 STATE = {
     "guest": "web", "enabled": False, "running": False, "broken": False, "addresses": [], "owner": ONE, "epoch": 1,
@@ -110,6 +110,7 @@ GET = ("vs-get", "--name", "web")
         ({"states": {"failed": ["\x1b[2J\n" * 1000, {"x": "y"}]}}, ONE),
         ({"states": '{"value":' + "[" * 100_000}, "nothing that is understood"),
         ({"states": {"other": 1}}, "nothing that is understood"),
+        ({"states": {"endless": '{"id":0,"value":1}\n'}}, "says too much"),
     ],
 )
 def test_answers_that_are_none(nodes: dict[str, Node], plan: dict[str, Any], said: str) -> None:
@@ -122,7 +123,7 @@ def test_answers_that_are_none(nodes: dict[str, Node], plan: dict[str, Any], sai
     "plan",
     [
         {"describe": {"value": {**TOLD, "size": 10**300}}},
-        {"describe": '{"value":{"owner":null,"size":1e999,"inodes":1}}'},
+        {"describe": '{"id":ID,"value":{"owner":null,"size":1e999,"inodes":1}}'},
         {"describe": {"value": {**TOLD, "owner": ["../x", 1]}}},
         {"describe": {"value": {**TOLD, "arch": "x\ny"}}},
         {"describe": {"value": 5}},

@@ -17,11 +17,11 @@ TOLD = {
     "running": False,
 }  # fmt: skip
 ANSWER = {"objections": ["no room"], "notes": [], "context": 10000}
-PASSED = {"files": 1, "transferred": 1, "sent": 100, "received": 20, "seconds": 0.5}
+PASSED = {"files": 1, "size": 5, "transferred": 1, "sent": 100, "received": 20, "seconds": 0.5}
 LIES: list[Any] = [
     None, True, 0, -1, 1 << 60, 10**400, 1.5, "", "x", "../x", "/etc/passwd", "a\nb", "\0", "\x1b[2J", "\ud800",
     "x" * 10**6, ".new-web", [], [1], [None], ["x", "y"], ["../x", 1], ["vsh-00", -1], ["vsh-00", True],
-    ["fe80::1%\x1b[2J"],    [["x"]], {}, {"x": 1}, "1", "true",
+    ["fe80::1%\x1b[2J"], [["x"]], {}, {"x": 1}, "1", "true",
 ]  # fmt: skip
 FILES: list[Any] = [
     5, "x", {"x": 1}, [5], [["a", 1]], [["../x", 420, ""]], [["/etc/passwd", 420, ""]], [["a\nb", 420, ""]],

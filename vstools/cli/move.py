@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vstools import log
+from vstools import log, signals
 from vstools import paths as installation
 from vstools.cli import app, pooled
 from vstools.errors import Refused
@@ -64,7 +64,7 @@ def _move(paths: "Paths", guest: str, src_host: str | None, dst_host: str, wishe
     source = pooled.chosen(found, asked, guest, frozenset())
     if source == target:
         raise Refused(f"guest {guest} is on {target.host} already")
-    with pooled.bar(f"{guest} to {target.host}") as progress:
+    with signals.ending(), pooled.bar(f"{guest} to {target.host}") as progress:
         done = pool.move(paths, store.of(paths), guest, source, target, wishes, progress)
     if wishes.dry_run:
         print(f"would move {guest} from {source.host} to {target.host}")
@@ -89,7 +89,7 @@ def _end(paths: "Paths", guest: str, wishes: "Wishes", *, back: bool) -> int:
     if back:
         pool.rollback(paths, guest, slaves)
     else:
-        with pooled.bar(f"{guest}") as progress:
+        with signals.ending(), pooled.bar(guest) as progress:
             _tell(guest, pool.resume(paths, store.of(paths), guest, slaves, wishes, progress))
     where = book.facts["source" if back else "target"] if book else ""
     return pooled.show_line(paths, slaves[where], guest)

@@ -38,6 +38,8 @@ def require(store: Store, name: str, host: str, found: Iterable[File], *, accept
 
 def _write(folder: Path, wanted: list[File]) -> None:
     new = folder.with_name(_NEW)
+    for above in (folder.parent.parent, folder.parent):
+        files.directory(above, 0o700)
     shutil.rmtree(new, ignore_errors=True)
     files.directory(new, 0o700)
     carried.write(new, wanted)

@@ -16,17 +16,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from vstools import files, log
+from vstools import __version__, files, log
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths, host_name
 from vstools.pool import wire
 
-
-def version() -> str:
-    """The installed version of vs-tools."""
-    from importlib.metadata import version as of
-
-    return of("vs-tools")
+Requests = queue.SimpleQueue[dict[str, Any] | None]
 
 
 @dataclass
@@ -84,11 +79,11 @@ class Session:
 
         giving.wake(self.paths, name)
 
-    def describe(self, name: str) -> dict[str, object]:
+    def describe(self, name: str, measure: bool = True) -> dict[str, object]:
         """What another host, or the store, needs to know of a guest."""
         from vstools.lifecycle import departure
 
-        return departure.describe(self.paths, name)
+        return departure.describe(self.paths, name, measure=measure)
 
     def files(self, name: str) -> list[list[object]]:
         """A guest's configuration files that travel."""
@@ -230,35 +225,56 @@ VERBS = (
 )  # fmt: skip
 
 
-def serve(session: Session, say: Callable[[dict[str, Any]], None], lines: "queue.SimpleQueue[bytes]") -> None:
+def serve(session: Session, say: Callable[[dict[str, Any]], None], requests: Requests) -> None:
     """Answer one request after another until there are no more."""
-    while text := lines.get():
-        try:
-            say({"value": _answer(session, wire.message(text))})
-        except Refused as error:
-            say({"refused": [error.message, error.hint]})
-        except VsError as error:
-            say({"failed": [error.message, error.hint]})
-        except (OSError, ValueError, TypeError) as error:
-            say({"failed": [f"{type(error).__name__}: {error}", ""]})
+    while (request := requests.get()) is not None:
+        say({"id": request.get("id"), **_answer(session, request)})
 
 
-def _answer(session: Session, request: dict[str, Any]) -> object:
+def _answer(session: Session, request: dict[str, Any]) -> dict[str, object]:
+    """What a request comes to, in words of the wire."""
+    try:
+        return {"value": _act(session, request)}
+    except Refused as error:
+        return {"refused": [error.message, error.hint]}
+    except VsError as error:
+        return {"failed": [error.message, error.hint]}
+    except (OSError, ValueError, TypeError) as error:
+        return {"failed": [f"{type(error).__name__}: {error}", ""]}
+
+
+def _act(session: Session, request: dict[str, Any]) -> object:
     verb, words = request.get("verb"), request.get("with", {})
     if verb not in VERBS or not isinstance(words, dict):
-        raise Refused(f"this host's vs-tools knows no {verb!r}", "vs-update")
+        raise Refused(f"this host's vs-tools knows no {verb!r}", "install the master's version here: install.sh")
     return getattr(session, verb)(**words)
 
 
-def _read(session: Session, lines: "queue.SimpleQueue[bytes]") -> None:
+def _read(session: Session, requests: Requests) -> None:
     """Requests as they come; where the master is gone, nothing more, and a copy that is under way ends."""
-    for text in _lines():
-        lines.put(text)
+    with suppress(ValueError):
+        for text in _lines():
+            request = wire.message(text)
+            if "cancel" in request:
+                _interrupt(session)
+            else:
+                requests.put(request)
     session.deaf = True
-    lines.put(b"")
+    requests.put(None)
+    _interrupt(session)
+
+
+def _interrupt(session: Session) -> None:
+    """End the copy that is under way, if one is: its handler looks, in the thread that copies."""
     while session.copying:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.2)
+
+
+def _on_interrupt(session: Session) -> None:
+    if session.copying:
+        session.copying = False
+        raise VsError("the copy was interrupted")
 
 
 def _lines() -> Iterator[bytes]:
@@ -289,10 +305,11 @@ def converse(paths: Paths) -> None:
             while rest and not session.deaf:
                 rest = rest[os.write(answers, rest) :]
 
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    requests: Requests = queue.SimpleQueue()
     with ExitStack() as held:
         session = Session(paths, held, say)
         log.listener = lambda sentence: say({"note": sentence})
-        say({"agent": wire.PROTOCOL, "version": version(), "node": host_name()})
-        threading.Thread(target=_read, args=(session, lines), daemon=True).start()
-        serve(session, say, lines)
+        signal.signal(signal.SIGUSR1, lambda *_: _on_interrupt(session))
+        say({"agent": wire.PROTOCOL, "version": __version__, "node": host_name()})
+        threading.Thread(target=_read, args=(session, requests), daemon=True).start()
+        serve(session, say, requests)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools import files, run
+from vstools import __version__, files, run
 from vstools.config import slaves
 from vstools.config.slaves import Slave
 from vstools.config.text import LIMIT, Faults, lines_of
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.paths import Paths
-from vstools.pool import agent, remote, ssh
+from vstools.pool import remote, ssh
 
 _APPEND = """umask 077; mkdir -p ~/.ssh; cd ~/.ssh; touch authorized_keys
 [ -z "$(tail -c 1 authorized_keys)" ] || echo >> authorized_keys
@@ -81,20 +81,29 @@ def add(paths: Paths, slave: Slave, accept: Callable[[HostKey], None], timeout: 
         )
     checkpoint("contact:known")
     try:
-        version = _version(paths, slave, timeout)
+        return _enlisted(paths, slave, timeout)
     except ssh.KeyRefused:
         _install_key(paths, slave, public)
+        checkpoint("contact:key-installed")
+        return _enlisted(paths, slave, timeout)
+
+
+def _enlisted(paths: Paths, slave: Slave, timeout: float) -> str:
+    """The host's version; it is of the pool now, also where that has to be brought up first."""
+    try:
         version = _version(paths, slave, timeout)
-    checkpoint("contact:key-installed")
+    except remote.Outdated:
+        _enlist(paths, slave)
+        raise
     _enlist(paths, slave)
     return version
 
 
 def _version(paths: Paths, slave: Slave, timeout: float) -> str:
     with remote.agent(paths, slave, timeout) as there:
-        if there.version.split(".")[0] != agent.version().split(".")[0]:
-            raise VsError(
-                f"host {slave.host} has vs-tools {there.version}, this node {agent.version()}", "vs-update brings it up"
+        if there.version.split(".")[0] != __version__.split(".")[0]:
+            raise remote.Outdated(
+                f"host {slave.host} has vs-tools {there.version}, this node {__version__}", "install the same there"
             )
         return there.version
 

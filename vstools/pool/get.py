@@ -77,7 +77,7 @@ def get(
     ):
         there.call("claim", name=name)
         there.call("wake", name=name, timeout=LONG)
-        told = parcel.told(slave.host, there.call("describe", name=name, timeout=LONG))
+        told = parcel.told(slave.host, there.call("describe", name=name, measure=False))
         found = parcel.files_of(slave.host, there.call("files", name=name))
         accepted.require(store, name, slave.host, found, accept=accept)
         carried.write(files.directory(partial.path / "config"), found)
@@ -114,7 +114,7 @@ def _describe(partial: Partial, slave: Slave, told: parcel.Told, mode: str, pass
     owner, epoch = (told.owner.host, told.owner.epoch) if told.owner else (slave.host, 0)
     found = About(
         host=slave.host, owner=owner, epoch=epoch, mode=mode, arch=told.arch, version=told.version,
-        size=told.size, inodes=told.inodes, enabled=told.enabled, seconds=round(passed.seconds, 1),
+        size=passed.size, inodes=passed.files, enabled=told.enabled, seconds=round(passed.seconds, 1),
         sent=passed.received, manifest=sha256,
     )  # fmt: skip
     files.write(partial.path / ABOUT, json.dumps(asdict(found), indent=1) + "\n", 0o600)

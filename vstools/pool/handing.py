@@ -10,7 +10,7 @@ from vstools.config import slaves
 from vstools.config.slaves import Slave
 from vstools.errors import Refused
 from vstools.paths import Paths
-from vstools.pool import rsync, ssh
+from vstools.pool import parcel, rsync, ssh
 
 SCRATCH = "transfer-"
 """Below /run/vs-tools: the key of one transfer."""
@@ -21,9 +21,9 @@ def target(paths: Paths, words: dict[str, Any]) -> Iterator[tuple[Slave, list[st
     """The other host and the words of an ssh that reaches it, for the time of a block; raises Refused for nonsense."""
     try:
         slave = Slave(
-            slaves.parse_host(words["host"]), address=slaves.parse_place(words["place"]), port=int(words["port"]),
-            user=slaves.parse_user(words["user"]), compress=bool(words["compress"]),
-            bwlimit=None if words["bwlimit"] is None else int(words["bwlimit"]),
+            slaves.parse_host(words["host"]), address=slaves.parse_place(words["place"]),
+            port=parcel.whole(words["port"]), user=slaves.parse_user(words["user"]), compress=bool(words["compress"]),
+            bwlimit=None if words["bwlimit"] is None else parcel.whole(words["bwlimit"]),
         )  # fmt: skip
         key, known = str(words["key"]), str(words["known"])
     except (KeyError, TypeError, ValueError) as error:

@@ -83,6 +83,6 @@ def read(paths: Paths, name: str) -> Journal | None:
         return None
     try:
         facts, *steps = [json.loads(line) for line in lines]
-        return Journal(path, dict(facts), [str(step["step"]) for step in steps])
+        return Journal(path, {**facts}, [str(step["step"]) for step in steps])
     except (ValueError, TypeError, KeyError) as error:
         raise VsError(f"{path} cannot be read", str(error)) from error

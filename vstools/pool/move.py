@@ -15,7 +15,7 @@ from vstools import log
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
-from vstools.pool import accepted, get, handing, journal, parcel, remote, scan, transfer, wire
+from vstools.pool import accepted, get, handing, journal, parcel, remote, scan, ssh, transfer, wire
 from vstools.pool.journal import Journal
 from vstools.pool.remote import Agent
 from vstools.pool.rsync import Passed
@@ -218,7 +218,9 @@ def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
     if order.running:
         try:
             here.call("do", name=order.name, verb="start", timeout=get.LONG)
-        except Refused as error:
+        except ssh.Unreachable:
+            raise
+        except VsError as error:
             log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
             _return(book, order, there, here)
             raise
@@ -226,7 +228,7 @@ def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
 
 
 def _return(book: Journal, order: Order, there: Agent, here: Agent) -> None:
-    """It never ran on the target: the source has it again, in a later epoch."""
+    """It did not come up on the target: the source has it again, in a later epoch, and the target first says so."""
     here.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
     there.call("own", name=order.name, host=order.source, epoch=order.epoch + 2)
     there.call("let_go", name=order.name, timeout=get.LONG)

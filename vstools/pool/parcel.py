@@ -30,7 +30,7 @@ def unpacked(rows: Any) -> list[File]:
     """Files from JSON, checked; raises Refused for what cannot be a guest's files."""
     try:
         found = [
-            File(path=_text(path), mode=_whole(mode) & 0o777, content=base64.b64decode(_text(content), validate=True))
+            File(path=_text(path), mode=whole(mode) & 0o777, content=base64.b64decode(_text(content), validate=True))
             for path, mode, content in rows
         ]
     except (TypeError, ValueError, binascii.Error) as error:
@@ -64,8 +64,8 @@ def told(host: str, value: Any) -> Told:
     """A guest's description, checked; raises VsError where that cannot be one."""
     with _sense(host, "describes its guest in a way that cannot be"):
         return Told(
-            owner=None if value["owner"] is None else _owner(value["owner"]), size=_whole(value["size"]),
-            inodes=_whole(value["inodes"]), arch=_word(value["arch"]), version=_word(value["version"]),
+            owner=None if value["owner"] is None else _owner(value["owner"]), size=whole(value["size"]),
+            inodes=whole(value["inodes"]), arch=_word(value["arch"]), version=_word(value["version"]),
             enabled=_flag(value["enabled"]), running=_flag(value["running"]),
         )  # fmt: skip
 
@@ -74,7 +74,7 @@ def answer(host: str, value: Any) -> Answer:
     """What speaks against a guest's coming, and what would be different; raises VsError where it is no such answer."""
     with _sense(host, "says nothing sensible of a guest that would come"):
         objections, notes = (tuple(wire.clean(_text(line)) for line in value[key]) for key in ("objections", "notes"))
-        return Answer(objections[:_MOST_LINES], notes[:_MOST_LINES], _whole(value["context"]))
+        return Answer(objections[:_MOST_LINES], notes[:_MOST_LINES], whole(value["context"]))
 
 
 def passed(host: str, value: Any) -> Passed:
@@ -82,7 +82,7 @@ def passed(host: str, value: Any) -> Passed:
     with _sense(host, "says nothing of what it copied"):
         if not isinstance(seconds := value["seconds"], int | float):
             raise TypeError("a number is missing")
-        numbers = {key: _whole(value[key]) for key in ("files", "transferred", "sent", "received")}
+        numbers = {key: whole(value[key]) for key in ("files", "size", "transferred", "sent", "received")}
         return Passed(**numbers, seconds=max(0.0, float(seconds)))
 
 
@@ -107,7 +107,8 @@ def _word(value: object) -> str:
     return str(value)
 
 
-def _whole(value: object) -> int:
+def whole(value: object) -> int:
+    """A whole number that is not negative, and not larger than anything counted here; raises ValueError."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
         raise ValueError("a whole number is missing, or too large")
     return value
@@ -121,7 +122,7 @@ def _flag(value: object) -> bool:
 
 def _owner(pair: Any) -> Owner:
     host, epoch = pair
-    return Owner(owner.check_host(_text(host)), owner.check_epoch(_whole(epoch)))
+    return Owner(owner.check_host(_text(host)), owner.check_epoch(whole(epoch)))
 
 
 def arrival(words: dict[str, Any]) -> Arrival:
@@ -129,7 +130,7 @@ def arrival(words: dict[str, Any]) -> Arrival:
     try:
         return Arrival(
             transfer=_text(words["transfer"]), name=_text(words["name"]), files=tuple(unpacked(words["files"])),
-            owner=_owner(words["owner"]), size=_whole(words["size"]), inodes=_whole(words["inodes"]),
+            owner=_owner(words["owner"]), size=whole(words["size"]), inodes=whole(words["inodes"]),
             arch=_text(words["arch"]), version=_text(words["version"]),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:

@@ -21,6 +21,12 @@ _MOST_NOTES = 200
 _LAST_WORDS = 5.0
 """Seconds for the exit status of an agent that ended."""
 COMMAND = "vs-slave"
+_NOT_FOUND = 127
+"""What a shell ends with that knows no such program."""
+
+
+class Outdated(VsError):
+    """A host that is in order, but for its vs-tools."""
 
 
 @dataclass
@@ -30,6 +36,7 @@ class Agent:
     slave: Slave
     channel: "Channel"
     version: str = ""
+    _asked: int = 0
     _buffer: bytearray = field(default_factory=bytearray)
     _sending: threading.Lock = field(default_factory=threading.Lock)
     _deadline: float = 0.0
@@ -49,11 +56,24 @@ class Agent:
         ``timeout`` is what the answer may take, in seconds.
         """
         self._deadline = time.monotonic() + timeout
+        self._asked += 1
+        self.channel.settimeout(timeout)
+        self._ask(verb, {"id": self._asked, "verb": verb, "with": {**(words or {}), **more}})
         try:
-            self.channel.settimeout(timeout)
-            self._send(wire.line({"verb": verb, "with": {**(words or {}), **more}}))
+            return self._value(self._answer(verb, progress))
+        except BaseException as error:
+            if not isinstance(error, VsError):  # interrupted: what comes of it is not waited for
+                self._ask(verb, {"cancel": self._asked})
+            raise
+
+    def _ask(self, verb: str, message: dict[str, Any]) -> None:
+        try:
+            self._send(wire.line(message))
         except OSError as error:
             raise ssh.Unreachable(f"host {self.slave.host}: the connection ended", verb) from error
+
+    def _answer(self, verb: str, progress: Callable[[int], None] | None) -> dict[str, Any]:
+        """The answer to what was asked last; notes and progress before it are told."""
         notes = 0
         while notes < _MOST_NOTES:
             answer = self._message(verb)
@@ -62,8 +82,10 @@ class Agent:
                 log.warn(f"{self.slave.host}: {wire.clean(answer['note'])}")
             elif progress and isinstance(done := answer.get("done"), int) and 0 <= done < 1 << 60:
                 progress(done)
-            else:
-                return self._value(answer)
+            elif answer.get("id") == self._asked:
+                return answer
+            else:  # to what was asked before, and not waited for
+                notes += 1
         raise VsError(f"host {self.slave.host} says too much", verb)
 
     def _value(self, answer: dict[str, Any]) -> Any:
@@ -92,14 +114,14 @@ class Agent:
         place, port, *_ = self.channel.get_transport().getpeername()
         return str(place), int(port)
 
-    def greet(self) -> None:
+    def greet(self, patience: float) -> None:
         """Read the agent's first line; raises VsError where no vs-tools of a version that fits is installed."""
-        self._deadline = time.monotonic() + ANSWER_TIMEOUT
+        self._deadline = time.monotonic() + patience
         hello = self._message("its first line")
         if hello.get("agent") != wire.PROTOCOL:
-            raise VsError(
+            raise Outdated(
                 f"host {self.slave.host} has another version of vs-tools ({wire.clean(hello.get('version'))})",
-                "vs-update",
+                "install the same there: install.sh",
             )
         node = hello.get("node")
         if node != self.slave.host:
@@ -137,17 +159,18 @@ class Agent:
     def _ended(self, verb: str) -> VsError:
         """Why the agent is gone: its exit status tells a shell that has no such program."""
         self.channel.status_event.wait(_LAST_WORDS)
-        code = self.channel.exit_status
-        if code == 127:
-            return VsError(f"host {self.slave.host} has no vs-tools, or an old one", "vs-update installs it")
+        if self.channel.exit_status == _NOT_FOUND:
+            return Outdated(f"host {self.slave.host} has no vs-tools, or an old one", "install it there: install.sh")
         said = self.channel.recv_stderr(4096) if self.channel.recv_stderr_ready() else b""
         last = (said.decode("utf-8", "replace").strip().splitlines() or [verb])[-1]
         return ssh.Unreachable(f"host {self.slave.host}: the agent ended", wire.clean(last))
 
 
 @contextmanager
-def agent(paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT) -> Iterator[Agent]:
-    """The agent of a host for the time of a block."""
+def agent(
+    paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT, patience: float = ANSWER_TIMEOUT
+) -> Iterator[Agent]:
+    """The agent of a host for the time of a block: seconds to the connection, and from there to its first line."""
     import shlex
 
     with ssh.connected(paths, slave, timeout) as connection:
@@ -159,7 +182,7 @@ def agent(paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT) -> I
             impatience.cancel()
         found, ended = Agent(slave, channel), threading.Event()
         try:
-            found.greet()
+            found.greet(patience)
             threading.Thread(target=found._beat, args=(ended,), daemon=True).start()
             yield found
         finally:

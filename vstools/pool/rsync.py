@@ -23,7 +23,7 @@ _SILENT_FOR = int(faults.patience(300))
 """Seconds without a byte after which rsync gives up by itself (--timeout)."""
 _MOST_COMPLAINTS = 16 << 20
 _NUMBERS = {
-    "files": "Number of files", "transferred": "Number of regular files transferred",
+    "files": "Number of files", "size": "Total file size", "transferred": "Number of regular files transferred",
     "sent": "Total bytes sent", "received": "Total bytes received",
 }  # fmt: skip
 _MEANING = {
@@ -34,9 +34,10 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Passed:
-    """One pass of rsync over a tree: numbers of files and of bytes on the wire, and seconds."""
+    """One pass of rsync over a tree: what it holds (files, bytes), what was sent of it and received, and seconds."""
 
     files: int
+    size: int
     transferred: int
     sent: int
     received: int

@@ -80,7 +80,7 @@ def scan(paths: Paths, slaves_: Sequence[Slave], timeout: float = ssh.CONNECT_TI
     """Ask the hosts; one that does not answer costs its timeout once."""
 
     def ask(slave: Slave) -> tuple[Seen, ...]:
-        with remote.agent(paths, slave, timeout) as agent:
+        with remote.agent(paths, slave, timeout, timeout) as agent:
             return checked(slave.host, agent.call("states", timeout=timeout))
 
     found: list[Seen] = []

@@ -20,7 +20,7 @@ from vstools.paths import Paths
 if TYPE_CHECKING:
     from fabric import Connection
 
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 30.0
 _DEAD_AFTER = int(faults.patience(60))
 """Seconds without an answer to what was sent after which a connection is given up; kept alive, they are all asked."""
 KEY, KNOWN_HOSTS = "key", "known_hosts"

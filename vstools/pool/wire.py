@@ -1,9 +1,9 @@
 """What the master and a host's agent say to each other: one JSON object a line, bounded.
 
-The agent speaks first: ``{"agent": 1, "version": ..., "node": ...}``. Then, for each ``{"verb": ..., "with": {...}}``,
-one ``{"value": ...}``, or ``{"refused"|"failed": [sentence, hint]}``; before it any number of ``{"note": sentence}``
-and ``{"done": bytes}``. The master sends an empty line every few seconds: an agent that hears nothing any more ends, as
-at the end of its input.
+The agent speaks first: ``{"agent": 1, "version": ..., "node": ...}``. Then, for each request ``{"id": n, "verb": ...,
+"with": {...}}``, one answer: ``{"id": n, "value": ...}``, or ``"refused"`` or ``"failed"`` with ``[sentence, hint]``;
+before it any number of ``{"note": sentence}`` and ``{"done": bytes}``. ``{"cancel": n}`` ends a copy that is under way.
+The master sends an empty line every few seconds: an agent that hears nothing any more ends, as at the end of its input.
 """
 
 import json
