@@ -50,7 +50,7 @@ def whole(master: Node, one: Node) -> None:
 
 def awake(one: Node) -> None:
     wait(lambda: one.ok("vs-control", "--name", GUEST) == f"{ONE}:{GUEST}:disabled:running\n")
-    assert list(one.run.glob("asleep/*")) == []
+    wait(lambda: not list(one.run.glob("asleep/*")))
     assert [path for path in one.leftovers() if "/." in path] == []
 
 
