@@ -105,6 +105,7 @@ class Agent:
     def _beat(self, ended: threading.Event) -> None:
         """Let the agent hear that its master lives."""
         with suppress(OSError):
+            self._send(b"\n")  # at once: who was never heard is waited for without an end
             while not ended.wait(wire.BEAT):
                 self._send(b"\n")
 
