@@ -110,6 +110,7 @@ class Node(Host):
             os.killpg(self._sshd.pid, signal.SIGKILL)
             self._sshd.wait()
             self._sshd = None
+            self.kill("sshd")  # the sessions
         if what == "on":
             self._sshd = subprocess.Popen(
                 self.words(["/usr/sbin/sshd", "-D", "-e", "-f", f"{self.root}/sshd/config"]),
@@ -131,6 +132,21 @@ class Node(Host):
             path.parent.mkdir(exist_ok=True)
             path.write_text(program)
             path.chmod(0o755)
+
+    def processes(self, program: str) -> list[int]:
+        """The processes of a program on this node; its name may go on, as that of sshd's sessions does."""
+        found, own = [], os.readlink(self.proc / "ns/net")
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (entry / "comm").read_text().startswith(program) and os.readlink(entry / "ns/net") == own:
+                    found.append(int(entry.name))
+        return found
+
+    def kill(self, program: str) -> None:
+        """SIGKILL for all processes of a program on this node."""
+        for pid in self.processes(program):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def agents(self) -> list[int]:
         """The processes of the agents that run here."""

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,8 +72,8 @@ class Watch(threading.Thread):
         may = [node.name for node in self.hosts if owned(node)]
         if len(may) > 1:
             self.wrong.append(f"both may start it: {may}")
-        if len(running()) > 1:
-            self.wrong.append("it runs twice")
+        if len(twice := running(self.hosts)) > 1:
+            self.wrong.append(f"it runs twice: {twice}")
         self.last = max(self.last, *(len(records(node)) for node in self.hosts))
 
     def end(self) -> None:
@@ -97,13 +98,16 @@ def records(node: Node) -> list[str]:
         return []
 
 
-def running() -> set[str]:
-    """The PID namespaces in which a writer runs."""
-    found = set()
+def running(hosts: Sequence[Node]) -> dict[str, str]:
+    """The PID namespaces in which a writer of these hosts' runs, and the cgroup, which tells whose it is."""
+    groups = [f"vs-tools-{zlib.crc32(os.fsencode(node.root)):08x}/" for node in hosts]
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (entry / "cmdline").read_bytes() == b"/bin/sh\0/writer\0":
-                found.add(os.readlink(entry / "ns/pid"))
+                lines = (entry / "cgroup").read_text().split("\n")
+                if own := [line for line in lines if any(group in line for group in groups)]:
+                    found[os.readlink(entry / "ns/pid")] = own[0]
     return found
 
 
@@ -155,7 +159,7 @@ def pool(small: Path) -> Iterator[Pool]:
 @pytest.fixture(autouse=True)
 def watched(pool: Pool) -> Iterator[Watch]:
     """Each test begins with the guest running, and nothing may be wrong while it lasts."""
-    wait(lambda: len(running()) == 1)
+    wait(lambda: len(running(pool.hosts)) == 1)
     watch = Watch(pool.hosts)
     watch.start()
     yield watch
@@ -175,11 +179,11 @@ def outlived(pool: Pool, source: Node, watch: Watch) -> str:
     """Before anything else is done: the guest runs where it was, or was released. What is the case."""
     watch.look()
     if owned(source):
-        wait(lambda: len(running()) == 1)
+        wait(lambda: len(running(pool.hosts)) == 1)
         before = len(records(source))
         wait(lambda: len(records(source)) > before)
         return "runs on at the source"
-    return "runs at the target" if running() else "released: --resume starts it at the target"
+    return "runs at the target" if running(pool.hosts) else "released: --resume starts it at the target"
 
 
 def ended(pool: Pool, watch: Watch, where: Node, begun: bool, *, back: bool = False) -> None:
@@ -187,7 +191,7 @@ def ended(pool: Pool, watch: Watch, where: Node, begun: bool, *, back: bool = Fa
     if begun:
         done = pool.master.vs("vs-move", "--name", GUEST, "--rollback" if back else "--resume", **QUICK)
         assert (done.code, done.out) == (0, f"{where.name}:{GUEST}:enabled:running\n"), done
-    wait(lambda: len(running()) == 1)
+    wait(lambda: len(running(pool.hosts)) == 1)
     assert pool.master.ok("vs-scan", **QUICK) == f"{where.name}:{GUEST}:enabled:running\n"
     found = records(where)
     assert found == [str(number) for number in range(1, len(found) + 1)]
@@ -278,30 +282,12 @@ def stopped(process: "subprocess.Popen[str]") -> None:
 
 
 KILLED: dict[str, Callable[[Pool, Node, Node, "subprocess.Popen[str]"], None]] = {
-    "rsync of the source": lambda pool, source, target, process: kill_rsync(source),
-    "rsync of the target": lambda pool, source, target, process: kill_rsync(target),
+    "rsync of the source": lambda pool, source, target, process: source.kill("rsync"),
+    "rsync of the target": lambda pool, source, target, process: target.kill("rsync"),
     "the master's command": lambda pool, source, target, process: process.kill(),
     "agent of the source": lambda pool, source, target, process: hit(pool, source, target, "agent of the source"),
     "network of the target": lambda pool, source, target, process: hit(pool, source, target, "network of the target"),
 }
-
-
-def rsyncs(node: Node) -> list[int]:
-    """The rsyncs that run on a node."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (entry / "comm").read_text() == "rsync\n" and os.readlink(entry / "ns/net") == os.readlink(
-                node.proc / "ns/net"
-            ):
-                found.append(int(entry.name))
-    return found
-
-
-def kill_rsync(node: Node) -> None:
-    for pid in rsyncs(node):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("what", KILLED)
@@ -313,7 +299,7 @@ def test_something_fails_while_data_flows(pool: Pool, watched: Watch, what: str)
     conf.write_text("".join(f"{line},bwlimit=1000\n" for line in before.splitlines()))
     try:
         process = pool.move()
-        wait(lambda: bool(rsyncs(source)) and bool(rsyncs(target)))
+        wait(lambda: bool(source.processes("rsync")) and bool(target.processes("rsync")))
         time.sleep(0.5)
         KILLED[what](pool, source, target, process)
         done = finished(process)

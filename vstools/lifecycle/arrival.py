@@ -101,6 +101,9 @@ def stage(paths: Paths, arrival: Arrival) -> Path:
     files.directory(paths.guests)
     with guest_lock(paths, name, patience=0):
         mark = _read_mark(paths, name)
+        if mark is not None and mark.transfer == arrival.transfer and staging.made_by(paths, name):
+            _mark_path(paths, name).unlink()  # killed while it took its name: the tree is no longer where it is filled
+            mark = None
         if mark is None or mark.transfer != arrival.transfer:
             sweep_one(paths, name)
             _refuse(check(paths, arrival))

@@ -11,9 +11,10 @@ from vstools.errors import Refused
 from vstools.pool.store import Store
 
 _FOLDER, _NEW = "accepted", ".accepted.new"
+_SHOWN = 20
 
 
-def require(store: Store, name: str, found: Iterable[File], *, accept: bool) -> None:
+def require(store: Store, name: str, host: str, found: Iterable[File], *, accept: bool) -> None:
     """Hold a guest whose hooks and the like are not as they were accepted; with ``accept`` they are from now on.
 
     Raises Refused with the paths that differ.
@@ -25,10 +26,11 @@ def require(store: Store, name: str, found: Iterable[File], *, accept: bool) -> 
     if not differing:
         return
     if not accept:
+        more = [f"and {len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
         raise Refused(
             f"guest {name} has files that can do more to a host than a guest may, and nobody has accepted them: "
-            f"{', '.join(differing)}",
-            "look at them on its host, then give --accept-config",
+            f"{', '.join([*differing[:_SHOWN], *more])}",
+            f"look at them on {host}, then give --accept-config",
         )
     paths = set(carried.sensitive(found))
     _write(folder, [file for file in found if file.path in paths])

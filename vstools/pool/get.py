@@ -79,7 +79,7 @@ def get(
         there.call("wake", name=name, timeout=LONG)
         told = parcel.told(slave.host, there.call("describe", name=name, measure=False))
         found = parcel.files_of(slave.host, there.call("files", name=name))
-        accepted.require(store, name, found, accept=accept)
+        accepted.require(store, name, slave.host, found, accept=accept)
         carried.write(files.directory(partial.path / "config"), found)
         checkpoint("get:config")
         moment = datetime.now(UTC)

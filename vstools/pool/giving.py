@@ -140,5 +140,8 @@ def receive(paths: Paths, name: str, words: Sequence[str]) -> int:
     if not tree.is_dir() or tree.is_symlink():
         raise Refused(f"nothing is staged for guest {name}")
     if words[:1] == ["--asked"]:
-        words = shlex.split(" ".join(words[1:]))[1:]
+        try:
+            words = shlex.split(" ".join(words[1:]))[1:]
+        except ValueError as error:
+            raise Refused(f"what is asked for cannot be read: {error}") from None
     return rsync.serve(words, sender=False, folder=tree)

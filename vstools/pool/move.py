@@ -85,7 +85,7 @@ def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes)
     source, target = there.slave.host, here.slave.host
     told = parcel.told(source, there.call("describe", name=name, timeout=get.LONG))
     found = parcel.files_of(source, there.call("files", name=name))
-    accepted.require(store, name, found, accept=wishes.accept)
+    accepted.require(store, name, source, found, accept=wishes.accept)
     owner, epoch = (told.owner.host, told.owner.epoch) if told.owner else (source, 1)
     order = Order(name, source, target, f"move-{source}-{target}-{epoch}"[:64], epoch, told.running, told.enabled)
     words = {

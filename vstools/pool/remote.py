@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from paramiko import Channel
 
 ANSWER_TIMEOUT = 60.0
-_MOST_NOTES = 1000
+_MOST_NOTES = 200
 _LAST_WORDS = 5.0
 """Seconds for the exit status of an agent that ended."""
 COMMAND = "vs-slave"
@@ -48,7 +48,7 @@ class Agent:
         words: Mapping[str, object] | None = None,
         *,
         timeout: float = ANSWER_TIMEOUT,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[int], None] | None = None,
         **more: object,
     ) -> Any:
         """Ask the host for something. Raises what it raised there, or VsError when it says nothing sensible.
@@ -72,7 +72,7 @@ class Agent:
         except OSError as error:
             raise ssh.Unreachable(f"host {self.slave.host}: the connection ended", verb) from error
 
-    def _answer(self, verb: str, progress: Callable[[int], None]) -> dict[str, Any]:
+    def _answer(self, verb: str, progress: Callable[[int], None] | None) -> dict[str, Any]:
         """The answer to what was asked last; notes and progress before it are told."""
         notes = 0
         while notes < _MOST_NOTES:
@@ -80,7 +80,7 @@ class Agent:
             if "note" in answer:
                 notes += 1
                 log.warn(f"{self.slave.host}: {wire.clean(answer['note'])}")
-            elif isinstance(done := answer.get("done"), int) and 0 <= done < 1 << 60:
+            elif progress and isinstance(done := answer.get("done"), int) and 0 <= done < 1 << 60:
                 progress(done)
             elif answer.get("id") == self._asked:
                 return answer
@@ -105,6 +105,7 @@ class Agent:
     def _beat(self, ended: threading.Event) -> None:
         """Let the agent hear that its master lives."""
         with suppress(OSError):
+            self._send(b"\n")  # at once: who was never heard is waited for without an end
             while not ended.wait(wire.BEAT):
                 self._send(b"\n")
 

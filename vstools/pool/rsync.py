@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools import run
+from vstools import faults, run
 from vstools.config.slaves import Slave
 from vstools.errors import VsError
 from vstools.paths import Paths
@@ -19,7 +19,7 @@ COPY = ("-aHAX", "--numeric-ids", "--sparse", "--delete", "--one-file-system")
 """The guest's own ids, hard links, ACLs and extended attributes; what the source no longer has goes."""
 _STATUS = ("--info=progress2", "--no-human-readable", "--stats", "--no-inc-recursive")
 _VANISHED = 24
-_SILENT_FOR = 300
+_SILENT_FOR = int(faults.patience(300))
 """Seconds without a byte after which rsync gives up by itself (--timeout)."""
 _MOST_COMPLAINTS = 16 << 20
 _NUMBERS = {
@@ -104,7 +104,7 @@ def _with(slave: Slave, shell: Sequence[str], there: str) -> list[str]:
 def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int], None]) -> Passed:
     begun = time.monotonic()
     with run.piped(argv, stdout=run.PIPE) as process:
-        said = _follow(process, progress)
+        said = _follow(process, what, progress)
         complaint = wire.clean(process.finish() or "")
         code = process.process.returncode
     if code and not (live and code == _VANISHED):
@@ -113,7 +113,7 @@ def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int
     return passed(said, time.monotonic() - begun)
 
 
-def _follow(process: run.Piped, progress: Callable[[int], None]) -> str:
+def _follow(process: run.Piped, what: str, progress: Callable[[int], None]) -> str:
     """Read what rsync says to its end; bytes done are told as they come. Its last 64 KiB are kept.
 
     Raises VsError where the other end complains without an end: that is kept in a file.
@@ -122,7 +122,7 @@ def _follow(process: run.Piped, progress: Callable[[int], None]) -> str:
     while True:
         while not select.select([stream], [], [], 1)[0]:
             if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
-                raise VsError("the other host's rsync complains without an end")
+                raise VsError(f"{what}: the other end complains without an end")
         if not (text := os.read(stream, 1 << 16)):
             break
         kept = (kept + text)[-(1 << 16) :]
