@@ -143,8 +143,7 @@ def _run(
 def _end(book: Journal, order: Order, there: Agent, here: Agent) -> float:
     """All that comes after the point of no return; when the guest ran, by time.monotonic()."""
     try:
-        _forward(book, order, there, here)
-        runs = time.monotonic()
+        runs = _forward(book, order, there, here)
         _clear(book, order, there)
     except VsError as error:
         if book.path.exists():
@@ -209,12 +208,13 @@ def _drop_copy(order: Order, here: Agent) -> None:
         here.call("forget", name=order.name, timeout=get.LONG)
 
 
-def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
-    """After the point of no return: the guest is the target's, is enabled there if it was, and runs if it did."""
+def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> float:
+    """After the point of no return: the guest is the target's, runs there if it did, and is enabled if it was.
+
+    Returns when it ran, by time.monotonic(); systemd is told to enable it afterwards, for that takes its time.
+    """
     here.call("own", name=order.name, host=order.target, epoch=order.epoch + 1)
     book.step("owned")
-    if order.enabled:
-        here.call("do", name=order.name, verb="enable", timeout=get.LONG)
     if order.running:
         try:
             here.call("do", name=order.name, verb="start", timeout=get.LONG)
@@ -224,7 +224,11 @@ def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> None:
             log.warn(f"guest {order.name} does not start on {order.target}, it goes back: {error}")
             _return(book, order, there, here)
             raise
+    runs = time.monotonic()
+    if order.enabled:
+        here.call("do", name=order.name, verb="enable", timeout=get.LONG)
     book.step("started")
+    return runs
 
 
 def _return(book: Journal, order: Order, there: Agent, here: Agent) -> None:

@@ -172,15 +172,8 @@ def agent(
     paths: Paths, slave: Slave, timeout: float = ssh.CONNECT_TIMEOUT, patience: float = ANSWER_TIMEOUT
 ) -> Iterator[Agent]:
     """The agent of a host for the time of a block: seconds to the connection, and from there to its first line."""
-    import shlex
-
     with ssh.connected(paths, slave, timeout) as connection:
-        with ssh.said(slave, timeout):
-            channel = connection.transport.open_session(timeout=timeout)
-            impatience = threading.Timer(timeout, channel.close)  # paramiko waits for the answer without an end
-            impatience.start()
-            channel.exec_command(shlex.join(ssh.remote(slave, COMMAND)))
-            impatience.cancel()
+        channel = ssh.session(slave, connection, timeout, COMMAND)
         found, ended = Agent(slave, channel), threading.Event()
         try:
             found.greet(patience)

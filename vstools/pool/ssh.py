@@ -6,7 +6,9 @@ talk to the same machine or to none.
 """
 
 import os
+import shlex
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from vstools.paths import Paths
 
 if TYPE_CHECKING:
     from fabric import Connection
+    from paramiko import Channel
 
 CONNECT_TIMEOUT = 30.0
 _DEAD_AFTER = int(faults.patience(60))
@@ -71,6 +74,21 @@ def connected(paths: Paths, slave: Slave, timeout: float = CONNECT_TIMEOUT) -> I
         wire.close()
 
 
+def session(slave: Slave, connection: "Connection", timeout: float, *argv: str) -> "Channel":
+    """Begin a program on a host; raises Unreachable when that takes too long, where paramiko would wait forever."""
+    transport = connection.transport
+    impatience = threading.Timer(timeout, transport.close)
+    impatience.daemon = True
+    impatience.start()
+    try:
+        with said(slave, timeout):
+            channel: Channel = transport.open_session(timeout=timeout)
+            channel.exec_command(shlex.join(remote(slave, *argv)))
+            return channel
+    finally:
+        impatience.cancel()
+
+
 def dial(slave: Slave, timeout: float) -> socket.socket:
     """The name is for the key, the address for the wire: fabric is given a socket that is connected already."""
     wire = socket.create_connection((slave.place, slave.port), timeout=timeout)
@@ -92,6 +110,8 @@ def said(slave: Slave, timeout: float) -> Iterator[None]:
             "if it was installed anew: vs-hosts --forget-key, then --add; if not, somebody is in between",
         ) from error
     except paramiko.AuthenticationException as error:
+        if "timeout" in str(error).lower():
+            raise Unreachable(f"host {slave.host} lets nobody in within {timeout:g} seconds") from error
         raise KeyRefused(
             f"host {slave.host} does not take the pool's key", f"vs-hosts --add {slave.name} installs it"
         ) from error
