@@ -87,6 +87,21 @@ def _take(descriptor: int, what: str, deadline: float) -> None:
             return
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock ``path``."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def wait_until(condition: Callable[[], bool], *, patience: float, pause: float = 0.01) -> bool:
     """Wait until ``condition()`` is true; false when ``patience`` seconds went by without it."""
     deadline = time.monotonic() + patience

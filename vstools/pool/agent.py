@@ -66,10 +66,10 @@ class Session:
         ``patience``: seconds to wait for one that may be dead, and is noticed to be.
         """
         from vstools.guest import check_name
-        from vstools.pool import handing
+        from vstools.pool import giving, handing
 
         check_name(name, imported=True)
-        lock = files.lock(self.paths.locks / f"{name}.pool", what=f"guest {name}", patience=float(patience))
+        lock = files.lock(giving.claim(self.paths, name), what=f"guest {name}", patience=float(patience))
         self.held.enter_context(lock)
         handing.sweep(self.paths)
 

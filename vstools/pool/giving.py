@@ -1,7 +1,10 @@
 """vs-slave send and receive: a host's end of rsync, for one guest and nothing else."""
 
+import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +17,8 @@ from vstools.paths import STAGED, Paths, command, host_name
 from vstools.pool import rsync
 
 MODES = ("hot", "cool")
+_LOOK = 2.0
+"""Seconds between two looks whether the session lives."""
 
 
 def send(paths: Paths, name: str, mode: str, words: Sequence[str]) -> int:
@@ -26,7 +31,36 @@ def send(paths: Paths, name: str, mode: str, words: Sequence[str]) -> int:
     with _tree(paths, name, mode) as tree:
         if not any(tree.iterdir()):
             raise Refused(f"the tree of guest {name} is empty", "is what belongs there mounted?")
-        return rsync.serve(words, sender=True, folder=tree)
+        with _while_claimed(paths, name):
+            return rsync.serve(words, sender=True, folder=tree)
+
+
+@contextmanager
+def _while_claimed(paths: Paths, name: str) -> Iterator[None]:
+    """End this process, the orderly way, when the session that it belongs to has ended.
+
+    rsync's sender does not notice that nobody takes its bytes any more, and a guest may be stopped for that long. The
+    session's claim is a lock that dies with it; who has none (called by hand) is not watched.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK):
+            if not files.is_locked(claim(paths, name)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    if files.is_locked(claim(paths, name)):
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def claim(paths: Paths, name: str) -> Path:
+    """The lock by which a session has a guest for itself."""
+    return paths.locks / f"{name}.pool"
 
 
 @contextmanager
