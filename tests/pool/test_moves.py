@@ -139,3 +139,48 @@ def is_put_and_removed(hosts: "Hosts") -> None:
     hosts.ok(MASTER, f"vs-remove --name web --host {ONE} --yes")
     assert hosts.ok(ONE, LEFT) == ""
     assert hosts.ok(MASTER, "vs-scan") == f"{TWO}:web:enabled:running\n"
+
+
+@pytest.mark.thorough
+@pytest.mark.hosts(3)
+def test_a_power_cut_of_either_host_costs_no_record(hosts: "Hosts") -> None:
+    pool_of_three(hosts)
+    the_target_is_cut_off_in_the_middle_of_a_copy(hosts)
+    the_source_is_cut_off_when_it_has_released(hosts)
+
+
+def the_target_is_cut_off_in_the_middle_of_a_copy(hosts: "Hosts") -> None:
+    """The guest runs on all the time; the move is brought to its end when the target is back."""
+    init = hosts.ok(ONE, "vs-fonctions guest_init_pid web")
+    before = synced(hosts, ONE)
+    script = f"vs-move --name web --dst-host {TWO} > /root/moved 2>&1; echo $? > /root/status"
+    hosts.ok(MASTER, f"setsid sh -c {shlex.quote(script)} > /dev/null 2>&1 < /dev/null &")
+    hosts.wait(TWO, "test -e /var/lib/vservers/.new-web/usr/share")
+    hosts.power(TWO, "cut")
+    hosts.wait(MASTER, "test -s /root/status", 300)
+    assert hosts.ok(MASTER, "cat /root/status") == "1\n", hosts.ok(MASTER, "cat /root/moved")
+    assert hosts.ok(MASTER, "vs-move --status").startswith(f"{ONE}:web:{TWO}:")
+    assert (
+        hosts.ok(ONE, "vs-control --name web; vs-fonctions guest_init_pid web") == f"{ONE}:web:enabled:running\n{init}"
+    )
+    hosts.power(TWO, "on")
+    print(hosts.call(MASTER, "vs-move --name web --resume", 900))
+    is_at(hosts, TWO, before)
+    assert hosts.ok(ONE, LEFT) == ""
+
+
+def the_source_is_cut_off_when_it_has_released(hosts: "Hosts") -> None:
+    """Neither host starts the guest by itself; the move is brought to its end when the source is back."""
+    before = synced(hosts, TWO)
+    code, _ = hosts.call(MASTER, f"VS_TOOLS_FAULT=move:released vs-move --name web --dst-host {ONE}", 900)
+    assert code == 137
+    hosts.power(TWO, "cut")
+    assert hosts.ok(MASTER, "vs-move --status") == f"{TWO}:web:{ONE}:released\n"
+    code, said = hosts.call(ONE, "vs-control --name web --start")
+    assert (code, f"belongs to host {TWO}" in said) == (2, True), said
+    hosts.power(TWO, "on")
+    assert hosts.ok(TWO, "vs-control --name web") == f"{TWO}:web:enabled:stopped\n"
+    print(hosts.call(MASTER, "vs-move --name web --resume", 900))
+    is_at(hosts, ONE, before)
+    assert hosts.ok(TWO, LEFT) == ""
+    assert hosts.ok(MASTER, "vs-move --status") == ""
