@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import cli, create, net, snapshot, stats
+from bench import backup, cli, create, net, scan, snapshot, stats
 from bench.programs import BenchError
 from bench.report import Report, as_json, as_table
 
@@ -41,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         ("net", net, "send through a guest's firewall, and load it"),
         ("stats", stats, "tell what 200 guests use"),
         ("snapshot", snapshot, "read a guest's tree as it is at one moment"),
+        ("backup", backup, "copy a guest again of which little has changed"),
+        ("scan", scan, "ask the 50 hosts of a pool for their guests"),
     ):
         bench = benches.add_parser(name, help=sentence, description=module.__doc__)
         bench.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="rounds that count (5)")

@@ -81,6 +81,11 @@ class Timed:
         except FileNotFoundError as error:
             raise BenchError(f"{self.argv[0]} is not installed") from error
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def elapsed(self) -> float:
         """Seconds since the program began."""
         return time.perf_counter() - self._begun

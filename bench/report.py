@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Samples = Mapping[str, Mapping[str, Sequence[float]]]
-"""Seconds: metric -> contestant -> one value a round."""
+"""Seconds, where a report names no other unit: metric -> contestant -> one value a round."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Report:
     facts: Mapping[str, str]
     samples: Samples
     expectations: Sequence[Expectation] = field(default_factory=tuple)
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Of the metrics that are no seconds."""
+
+    def unit(self, metric: str) -> str:
+        return self.units.get(metric, "s")
 
     def median(self, metric: str, contestant: str) -> float:
         return statistics.median(self.samples[metric][contestant])
@@ -57,7 +62,7 @@ class Report:
 
 
 def as_json(report: Report) -> str:
-    """The report as one JSON object; times in seconds."""
+    """The report as one JSON object; times in seconds, other metrics in the unit of their name."""
     metrics = {
         metric: {
             "samples": {name: [round(value, 6) for value in values] for name, values in by_name.items()},
@@ -97,12 +102,13 @@ def as_table(report: Report) -> str:
         for name, values in by_name.items():
             ratio = f"{ratios[name]:.2f} x {name}" if name in ratios else ""
             columns = (report.median(metric, name), min(values), max(values))
-            times = "".join(f" {seconds:8.3f}s" for seconds in columns)
-            lines.append(f"  {name:{width - 2}}{times}   {ratio}".rstrip())
+            shown = "".join(f" {value:8.3f}{report.unit(metric)}" for value in columns)
+            lines.append(f"  {name:{width - 2}}{shown}   {ratio}".rstrip())
     verdicts = report.verdicts()
     if verdicts:
         lines.append("")
     for expectation, limit, measured in verdicts:
         word = "met" if measured <= limit else "NOT met"
-        lines.append(f"expected {expectation} = {limit:.3f} s; measured {measured:.3f} s: {word}")
+        unit = report.unit(expectation.metric)
+        lines.append(f"expected {expectation} = {limit:.3f} {unit}; measured {measured:.3f} {unit}: {word}")
     return "\n".join(lines)
