@@ -87,6 +87,7 @@ def heard(hosts: "Hosts") -> str:
     return f"{max(later - before for before, later in pairwise(times)):.1f} s"
 
 
+@pytest.mark.thorough
 @pytest.mark.hosts(3)
 def test_a_guest_is_found_copied_and_moved_while_it_runs(hosts: "Hosts") -> None:
     pool_of_three(hosts)
