@@ -199,9 +199,9 @@ def cpu_share(host: Host, seconds: float) -> float:
 
 
 def takes(host: Host, wanted: float) -> None:
-    """The guest takes that share within a tenth: the machine is shared, so that it has several tries."""
+    """The guest takes that share within a tenth: the machine is shared, so that it has many tries."""
     found = []
-    for _ in range(6):
+    for _ in range(60):
         found.append(cpu_share(host, 3))
         assert found[-1] < wanted * 1.1, found
         if found[-1] > wanted * 0.9:

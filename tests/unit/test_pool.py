@@ -190,13 +190,13 @@ def test_what_was_accepted_is_asked_again_when_it_changes(tmp_path: Path) -> Non
     (tmp_path / "web").mkdir()
     hook = File("scripts/pre-start", 0o755, b"#!/bin/sh\n")
     plain = File("context", 0o644, b"10000\n")
-    accepted.require(store, "web", [plain], accept=False)
+    accepted.require(store, "web", "a", [plain], accept=False)
     with pytest.raises(Refused, match="scripts/pre-start"):
-        accepted.require(store, "web", [plain, hook], accept=False)
-    accepted.require(store, "web", [plain, hook], accept=True)
-    accepted.require(store, "web", [plain, hook], accept=False)
+        accepted.require(store, "web", "a", [plain, hook], accept=False)
+    accepted.require(store, "web", "a", [plain, hook], accept=True)
+    accepted.require(store, "web", "a", [plain, hook], accept=False)
     with pytest.raises(Refused):
-        accepted.require(store, "web", [plain, File(hook.path, 0o755, b"#!/bin/sh\nrm\n")], accept=False)
+        accepted.require(store, "web", "a", [plain, File(hook.path, 0o755, b"#!/bin/sh\nrm\n")], accept=False)
 
 
 ABOUT = {
@@ -239,8 +239,8 @@ def test_a_backup_asks_each_host_for_its_guests_and_names_what_it_cannot_find() 
     jobs, failed = backup.plan(entries, pool, [Slave("a"), Slave("b"), Slave("c")], named=False)
     assert [(job.entry.guest, job.slave.host) for job in jobs] == [("web", "a"), ("db", "b")]
     assert [(outcome.guest, "no answer from c" in outcome.error) for outcome in failed] == [("none", True)]
-    text = backup.summary([backup.Outcome("web", "a", "20260101T000000Z"), *failed])
-    assert text.startswith("FAILED none (no host): ")
+    lines = backup.summary([backup.Outcome("web", "a", "20260101T000000Z"), *failed])
+    assert lines[0].startswith("FAILED none (no host): ")
 
 
 @pytest.mark.parametrize(
