@@ -1,10 +1,9 @@
 """Whether a guest runs, asked of the kernel: no program is run and next to nothing imported, for it is asked often."""
 
-import fcntl
-import os
 import socket
 import struct
 
+from vstools.files import is_locked
 from vstools.paths import Paths
 
 
@@ -34,14 +33,4 @@ def monitor_pid(paths: Paths, name: str) -> int | None:
 
 def _has_runner(paths: Paths, name: str) -> bool:
     """Whether the guest's vs-guest-run holds its lock."""
-    try:
-        descriptor = os.open(paths.runtime_of(name) / "runner", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(paths.runtime_of(name) / "runner")

@@ -90,7 +90,7 @@ def _take(descriptor: int, what: str, deadline: float) -> None:
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock ``path``."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools.config.text import Faults, lines_of, whole_number
+from vstools.config.text import Faults, statements, whole_number
 from vstools.guest import check_name
 
 _MOST = 10_000
@@ -45,10 +45,7 @@ def load(path: Path, faults: Faults) -> tuple[Entry, ...]:
     """Read backup.conf in the order of its lines; a missing file is an empty one. Faults are added to ``faults``."""
     found: list[Entry] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines_of(path), 1):
-        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].rstrip()
-        if not text.strip():
-            continue
+    for number, text in statements(path):
         place = _Line(path, number, text, faults)
         guest = place.guest()
         if guest in seen:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vstools.config.text import Faults, lines_of, whole_number
+from vstools.config.text import Faults, statements, whole_number
 from vstools.guest import Address, parse_address, parse_domain
 
 T = TypeVar("T")
@@ -43,10 +43,7 @@ class Networks:
 def load(path: Path, faults: Faults) -> Networks:
     """Read networks.conf; a missing file has no networks. Faults are added to ``faults``."""
     found: list[Network] = []
-    for number, line in enumerate(lines_of(path), 1):
-        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].rstrip()
-        if not text.strip():
-            continue
+    for number, text in statements(path):
         place = _Line(path, number, text, faults)
         network = place.parse()
         if network is None:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools.config.text import Faults, lines_of, whole_number
+from vstools.config.text import Faults, statements, whole_number
 
 FILE = "slaves.conf"
 _UNITS = {"": 1, "k": 1, "m": 1 << 10, "g": 1 << 20}
@@ -45,10 +45,7 @@ class Slave:
 def load(path: Path, faults: Faults) -> tuple[Slave, ...]:
     """Read slaves.conf; a missing file has no hosts. Faults are added to ``faults``."""
     found: dict[str, Slave] = {}
-    for number, line in enumerate(lines_of(path), 1):
-        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].rstrip()
-        if not text.strip():
-            continue
+    for number, text in statements(path):
         slave = _parse(path, number, text, faults)
         if slave is not None and slave.host in found:
             faults.add(path, number, 1, f"host {slave.host} has a line already")

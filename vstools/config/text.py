@@ -1,7 +1,7 @@
 """What the parsers of our flat files share: faults with their place, and values read under a key."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,6 +53,14 @@ def lines_of(path: Path) -> list[str]:
         return []
     except IsADirectoryError:
         raise BadFiles((f"{path}:1:1: it is a directory, not a file",)) from None
+
+
+def statements(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, text) of each line that says something; ``#`` at a line's begin, or behind a blank, begins a comment."""
+    for number, line in enumerate(lines_of(path), 1):
+        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].rstrip()
+        if text.strip():
+            yield number, text
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
