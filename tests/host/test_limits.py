@@ -131,13 +131,21 @@ def test_memory_in_use_is_not_taken_away_without_force(web: Host) -> None:
         wait(lambda: held(web) < 30 << 20)
 
 
+def gives(pid: int) -> bool:
+    """Whether a process is the one that gives HOLD its bytes: it ends by itself."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"{BOX}\0head\0".encode())
+    except OSError:
+        return False
+
+
 def test_the_largest_process_ends_first_and_init_never(web: Host, capsys: pytest.CaptureFixture[str]) -> None:
     cgroup = str(group(web, "memory").relative_to(HIERARCHIES["memory" if V1 else "cgroup2"]))
     members, own = partial(cgroups.members, cgroup), init(web)
     background(web, HOLD)
     wait(lambda: held(web) > 60 << 20)
     background(web, HOLD.replace("62914560", str(20 << 20)))
-    wait(lambda: held(web) > 80 << 20)
+    wait(lambda: held(web) > 80 << 20 and not any(map(gives, members())))
     there = members()
     stranger = victims.Victims("web", "somewhere/else", own, members)
     assert not stranger.end_one(1 << 30), "who is not of the guest is left alone"
@@ -150,7 +158,7 @@ def test_the_largest_process_ends_first_and_init_never(web: Host, capsys: pytest
     while guest.end_one(30 << 20):
         pass
     assert init(web) == own
-    assert members() == {own}
+    wait(lambda: members() == {own})
     said = [line.split() for line in capsys.readouterr().err.splitlines()]
     assert said[0][2:6] == ["guest", "web:", "killed", "process"]
     assert (60 <= int(said[0][-2]) < 70, 20 <= int(said[1][-2]) < 30) == (True, True), said
