@@ -103,7 +103,7 @@ def _version(paths: Paths, slave: Slave, timeout: float) -> str:
     with remote.agent(paths, slave, timeout) as there:
         if there.version.split(".")[0] != __version__.split(".")[0]:
             raise remote.Outdated(
-                f"host {slave.host} has vs-tools {there.version}, this node {__version__}", "install the same there"
+                f"host {slave.host} has vs-tools {there.version}, this node {__version__}", "vs-update brings it up"
             )
         return there.version
 

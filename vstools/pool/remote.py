@@ -122,7 +122,7 @@ class Agent:
         if hello.get("agent") != wire.PROTOCOL:
             raise Outdated(
                 f"host {self.slave.host} has another version of vs-tools ({wire.clean(hello.get('version'))})",
-                "install the same there: install.sh",
+                "vs-update brings it up",
             )
         node = hello.get("node")
         if node != self.slave.host:
@@ -161,7 +161,7 @@ class Agent:
         """Why the agent is gone: its exit status tells a shell that has no such program."""
         self.channel.status_event.wait(_LAST_WORDS)
         if self.channel.exit_status == _NOT_FOUND:
-            return Outdated(f"host {self.slave.host} has no vs-tools, or an old one", "install it there: install.sh")
+            return Outdated(f"host {self.slave.host} has no vs-tools, or an old one", "vs-update installs it")
         said = self.channel.recv_stderr(4096) if self.channel.recv_stderr_ready() else b""
         last = (said.decode("utf-8", "replace").strip().splitlines() or [verb])[-1]
         return ssh.Unreachable(f"host {self.slave.host}: the agent ended", wire.clean(last))
