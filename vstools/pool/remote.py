@@ -69,7 +69,7 @@ class Agent:
     def _ask(self, verb: str, message: dict[str, Any]) -> None:
         try:
             self._send(wire.line(message))
-        except OSError as error:
+        except (OSError, EOFError) as error:  # paramiko's word for a transport that is gone is an end of file
             raise ssh.Unreachable(f"host {self.slave.host}: the connection ended", verb) from error
 
     def _answer(self, verb: str, progress: Callable[[int], None] | None) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Agent:
 
     def _beat(self, ended: threading.Event) -> None:
         """Let the agent hear that its master lives."""
-        with suppress(OSError):
+        with suppress(OSError, EOFError):
             self._send(b"\n")  # at once: who was never heard is waited for without an end
             while not ended.wait(wire.BEAT):
                 self._send(b"\n")
