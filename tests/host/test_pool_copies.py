@@ -143,29 +143,29 @@ def test_what_could_harm_a_host_is_held_until_it_is_accepted(nodes: dict[str, No
 
 def test_a_drill_starts_a_copy_that_is_linked_to_nothing(nodes: dict[str, Node], small: Path) -> None:
     master, one = nodes[MASTER], nodes[ONE]
-    guest(one, "odd", 9, small)
-    master.ok("vs-get", "--name", "odd")
-    copy = next((master.root / "var/lib/vs-tools/store/odd").glob("2*"))
+    guest(one, "trial", 9, small)
+    master.ok("vs-get", "--name", "trial")
+    copy = next((master.root / "var/lib/vs-tools/store/trial").glob("2*"))
     before = (copy / "manifest").read_bytes()
-    done = master.vs("vs-backup", "--drill", "--name", "odd", VS_TOOLS_FAULT="drill:started")
+    done = master.vs("vs-backup", "--drill", "--name", "trial", VS_TOOLS_FAULT="drill:started")
     assert done.code == -9, done
-    links = master.inside("drill-odd", "ls /sys/class/net; echo drilled > /srv/page")
+    links = master.inside("drill-trial", "ls /sys/class/net; echo drilled > /srv/page")
     assert links.out == "lo\n", links
-    assert master.ok("vs-backup", "--drill", "--name", "odd") == f"odd:{copy.name}:up\n"
+    assert master.ok("vs-backup", "--drill", "--name", "trial") == f"trial:{copy.name}:up\n"
     assert list(master.guests.glob("[!.]*")) == []
-    assert master.ok("vs-backup", "--verify", "--name", "odd") == f"odd:{copy.name}:whole\n"
+    assert master.ok("vs-backup", "--verify", "--name", "trial") == f"trial:{copy.name}:whole\n"
     assert (copy / "manifest").read_bytes() == before
-    (row,) = json.loads(master.ok("vs-backup", "--list", "--name", "odd", "--json"))
+    (row,) = json.loads(master.ok("vs-backup", "--list", "--name", "trial", "--json"))
     assert row["drilled"].startswith("20")
 
     # one whose init does nothing but end
-    (one.trees / "odd/sbin/init").unlink()
-    (one.trees / "odd/sbin/init").symlink_to("/bin/true")
-    name = master.ok("vs-get", "--name", "odd").strip().split(":")[2]
-    done = master.vs("vs-backup", "--drill", "--name", "odd")
-    assert (done.code, done.out) == (1, f"odd:{name}:failed\n"), done
+    (one.trees / "trial/sbin/init").unlink()
+    (one.trees / "trial/sbin/init").symlink_to("/bin/true")
+    name = master.ok("vs-get", "--name", "trial").strip().split(":")[2]
+    done = master.vs("vs-backup", "--drill", "--name", "trial")
+    assert (done.code, done.out) == (1, f"trial:{name}:failed\n"), done
     assert list(master.guests.glob("[!.]*")) == []
-    one.ok("vs-remove", "--name", "odd", "--yes")
+    one.ok("vs-remove", "--name", "trial", "--yes")
 
 
 def test_a_drill_of_a_debian_waits_for_its_systemd(nodes: dict[str, Node], debian: Path) -> None:
