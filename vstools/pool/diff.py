@@ -18,8 +18,8 @@ def chosen(store: Store, name: str, words: list[str]) -> tuple[Generation, Gener
     every = store.generations(name)
     if not words and len(every) == 1:
         raise Refused(f"there is one copy of {name} in {store.root}: two are compared")
-    texts = words or [each.name for each in every[-2:-1]]
-    older, *rest = [store.generation(name, text) for text in texts or [""]]
+    texts: list[str | None] = [*words] or [each.name for each in every[-2:-1]] or [None]
+    older, *rest = [store.generation(name, text) for text in texts]
     newer = rest[0] if rest else every[-1]
     if older == newer:
         raise Refused(f"{older.name} is compared with itself", "name another copy")
