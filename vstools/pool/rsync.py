@@ -120,9 +120,10 @@ def _follow(process: run.Piped, what: str, progress: Callable[[int], None]) -> s
     """
     kept, stream = b"", process.stdout.fileno()
     while True:
-        while not select.select([stream], [], [], 1)[0]:
-            if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
-                raise VsError(f"{what}: the other end complains without an end")
+        if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
+            raise VsError(f"{what}: the other end complains without an end")
+        if not select.select([stream], [], [], 1)[0]:
+            continue
         if not (text := os.read(stream, 1 << 16)):
             break
         kept = (kept + text)[-(1 << 16) :]
