@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,11 @@ class Written:
     sha256: str
 
 
-def write(generation: Path, former: Path | None = None) -> Written:
+def write(generation: Path, former: Path | None = None, check: Callable[[], None] = lambda: None) -> Written:
     """Write ``generation``/manifest, taking over from ``former``, an earlier generation, what both have.
 
-    Nobody writes to the generation meanwhile, and ``former`` is not removed. Raises VsError when a file cannot be read.
+    Nobody writes to the generation meanwhile, and ``former`` is not removed. ``check`` is called now and then, and may
+    raise. Raises VsError when a file cannot be read.
     """
     known = _known(generation, former)
     path = generation / FILE
@@ -90,6 +91,7 @@ def write(generation: Path, former: Path | None = None) -> Written:
         for lines in tree.lines(known):
             block = b"".join(lines)
             names += len(lines)
+            check()
             checksum.update(block)
             out.write(block)
         return Written(names, tree.read, tree.bytes, checksum.hexdigest())
