@@ -28,6 +28,18 @@ AMONG_OTHERS = Place()
 
 
 @dataclass(frozen=True)
+class Reserve:
+    """What stays free of a file system: MiB, or percent of it."""
+
+    amount: int
+    percent: bool = False
+
+    def of(self, size: int) -> int:
+        """Bytes, of a file system of so many bytes."""
+        return size * self.amount // 100 if self.percent else min(size, self.amount << 20)
+
+
+@dataclass(frozen=True)
 class CreateConf:
     """The host's settings; limits in MiB or counts, None where there is none."""
 
@@ -55,6 +67,7 @@ class CreateConf:
     link: str = "auto"
     storage: Place = AMONG_OTHERS
     store: str = ""
+    store_reserve: Reserve = Reserve(5, percent=True)
     monitor_smtp: str = ""
     backup_mailto: tuple[str, ...] = ("root",)
 
@@ -114,6 +127,15 @@ def parse_relay(text: str) -> str:
     return text
 
 
+def parse_reserve(text: str) -> Reserve:
+    """``N%`` or ``N`` in MiB."""
+    if match := re.fullmatch(r"([0-9]{1,2})%", text):
+        return Reserve(int(match[1]), percent=True)
+    if re.fullmatch(r"[0-9]{1,12}", text):
+        return Reserve(int(text))
+    raise ValueError(f"{text!r} is neither a number of MiB nor a share like 5%")
+
+
 def _mailto(text: str) -> tuple[str, ...]:
     from vstools.config.monitor import parse_mailto
 
@@ -147,6 +169,7 @@ SETTINGS = (
     Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes mails; empty: sendmail"),
     Setting("BACKUP_MAILTO", "backup_mailto", _mailto, "who gets vs-backup's summary: mail addresses"),
     Setting("STORE", "store", _path, "where a master keeps copies of guests; empty: /var/lib/vs-tools/store"),
+    Setting("STORE_RESERVE", "store_reserve", parse_reserve, "what copies leave free there: MiB, or a share like 5%"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 _LINE = re.compile(r"(?P<indent>\s*)(?P<key>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=)(?P<value>.*)")
