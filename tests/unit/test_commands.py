@@ -248,6 +248,16 @@ def test_a_value_that_is_missing_is_a_hyphen_in_a_table_and_null_in_json(capsys:
     ]
 
 
+def test_several_values_are_words_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"guest": "web", "addresses": ["10.1.0.2", "fd00::2"]}, {"guest": "db", "addresses": []}]
+    app.show(rows, str, as_json=False, table=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "GUEST  ADDRESSES",
+        "web    10.1.0.2 fd00::2",
+        "db     -",
+    ]
+
+
 def test_enabling_changes_the_state_and_shows_it_after_the_change(
     capsys: pytest.CaptureFixture[str], pool: Paths
 ) -> None:

@@ -15,23 +15,10 @@ from vstools.errors import BadFiles, Refused
 from vstools.guest import Cpu
 
 from .made import DATA, REPO
+from .parsed import fault_lines, reader
 
-
-def read(path: Path, text: str) -> CreateConf:
-    """The settings of a file of this text; raises BadFiles."""
-    path.write_text(text)
-    faults = Faults()
-    conf = create.load(path, faults)
-    faults.check()
-    return conf
-
-
-def faults_of(path: Path, text: str) -> list[str]:
-    """The faults of a file of this text, without the path."""
-    with pytest.raises(BadFiles) as caught:
-        read(path, text)
-    assert all(line.startswith(f"{path}:") for line in caught.value.faults)
-    return [line.removeprefix(f"{path}:") for line in caught.value.faults]
+read = reader(create.load)
+faults_of = fault_lines(create.load)
 
 
 @pytest.fixture

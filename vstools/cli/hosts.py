@@ -10,6 +10,7 @@ from vstools.cli import app, pooled
 from vstools.errors import Refused
 
 if TYPE_CHECKING:
+    from vstools.config.slaves import Slave
     from vstools.pool.contact import HostKey
 
 
@@ -44,7 +45,6 @@ def hosts(
     says there; stores it; installs the pool's key there, by the admin's own key or password; and adds the host to
     slaves.conf. Nothing is sent to a host before its key was accepted.
     """
-    from vstools.config import slaves
     from vstools.pool import contact, scan
 
     app.exclusive(add=bool(add), remove=bool(remove), forget_key=bool(forget_key))
@@ -52,12 +52,7 @@ def hosts(
     if (address or port or user or fingerprint) and not add:
         raise Refused("--address, --port, --user and --fingerprint go with --add")
     if add:
-        try:
-            place = None if address is None else slaves.parse_place(address)
-            name, login = slaves.parse_host(add), slaves.parse_user(user or "root")
-        except ValueError as error:
-            raise Refused(f"--add: {error}") from None
-        slave = slaves.Slave(name, address=place, port=port or 22, user=login)
+        slave = _slave(add, address, port or 22, user or "root")
         version = contact.add(paths, slave, lambda key: _accept(slave.host, key, fingerprint), timeout)
         print(f"{slave.host}:up:{version}")
         return 0
@@ -75,6 +70,16 @@ def hosts(
     return _show(as_json, table, timeout)
 
 
+def _slave(name: str, address: str | None, port: int, user: str) -> "Slave":
+    from vstools.config import slaves
+
+    try:
+        place = None if address is None else slaves.parse_place(address)
+        return slaves.Slave(slaves.parse_host(name), address=place, port=port, user=slaves.parse_user(user))
+    except ValueError as error:
+        raise Refused(f"--add: {error}") from None
+
+
 def _accept(host: str, key: "HostKey", wanted: str | None) -> None:
     if wanted is None:
         app.confirm(f"Host {host} shows the {key.kind} key {key.fingerprint}. Is that its key?", yes=False)
@@ -83,13 +88,12 @@ def _accept(host: str, key: "HostKey", wanted: str | None) -> None:
 
 
 def _show(as_json: bool, table: bool, timeout: float) -> int:
-    from vstools.config.slaves import Slave
     from vstools.errors import VsError
     from vstools.pool import remote, scan
 
     paths = installation.from_environment()
 
-    def ask(slave: Slave) -> str:
+    def ask(slave: "Slave") -> str:
         with remote.agent(paths, slave, timeout) as agent:
             return agent.version
 

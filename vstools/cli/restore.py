@@ -58,9 +58,7 @@ def restore(
     if undo:
         return _undo(paths, store.of(paths), guest, generation or "", host, start=start, dry_run=dry_run)
     kept = store.of(paths)
-    chosen = kept.generation(guest, generation) if generation else kept.newest(guest)
-    if chosen is None:
-        raise Refused(f"there is no copy of {guest} in {kept.root}", "vs-get makes one")
+    chosen = kept.generation(guest, generation)
     if file is not None:
         return _file(paths, chosen, host, file, to, dry_run=dry_run)
     return _whole(paths, kept, chosen, generation, host, start=start, owner_is_dead=owner_is_dead, dry_run=dry_run)

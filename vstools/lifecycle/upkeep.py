@@ -39,11 +39,12 @@ def differences(paths: Paths, name: str) -> tuple[str, ...]:
 
 
 def _differences(paths: Paths, name: str, record: records.Record) -> Iterator[str]:
-    from vstools.network import mend
+    from vstools.network import local, mend
 
     host = settings(paths)
     links = host.links(guests.load(paths, name))
     yield from mend.differences(record.netns, links)
+    yield from local.differences(paths, links)
     own = (address for link in links for address in link.addresses)
     wanted = filtering.chains(filtering.policy(paths, name), own)
     yield from filtering.differences(record.netns, wanted, host.conf.firewall_backend)
@@ -125,6 +126,7 @@ def mend_links(paths: Paths, name: str) -> None:
         records.write(paths, name, both)
         with host_lock(paths, "links"):
             local.ensure(paths, links, host.networks)
+            local.mend(paths, links, host.networks)
             mend.mend(record.netns, links, gone)
         presence.check_ipv6(record.netns, links, wait=True)
         records.leave_vlans(paths, name, both, now)

@@ -33,6 +33,9 @@ _MEANING = {
     20: "it was ended", 23: "files could not be copied", 30: "nothing came for too long", 255: "ssh could not connect",
 }  # fmt: skip
 
+_REFUSED = f"{remote.COMMAND}: "
+"""How the other end begins the sentence with which it ends without having begun."""
+
 
 @dataclass(frozen=True)
 class Passed:
@@ -119,6 +122,8 @@ def _pass(
         complaint = wire.clean(process.finish() or "")
         code = process.process.returncode
     if code and not (live and code == _VANISHED):
+        if complaint.startswith(_REFUSED):
+            raise VsError(f"{what}: {complaint.removeprefix(_REFUSED)}")
         meaning = _MEANING.get(code, f"rsync ended with status {code}")
         raise VsError(f"{what}: {meaning}", complaint)
     return passed(said, time.monotonic() - begun)

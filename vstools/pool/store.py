@@ -161,11 +161,13 @@ class Store:
         found = self.generations(name)
         return found[-1] if found else None
 
-    def generation(self, name: str, text: str) -> Generation:
-        """The one of that time; the beginning of it will do where no other begins so. Raises Refused."""
+    def generation(self, name: str, text: str | None) -> Generation:
+        """The one of that time (the beginning of it, where no other begins so), or the newest. Raises Refused."""
         every = self.generations(name)
         if not every:
-            raise Refused(f"there is no copy of {name} in {self.root}")
+            raise Refused(f"there is no copy of {name} in {self.root}", "vs-get makes one")
+        if text is None:
+            return every[-1]
         found = [each for each in every if text and each.name.startswith(text)]
         if len(found) == 1:
             return found[0]
