@@ -135,6 +135,8 @@ USAGE = {
     "an evacuation of one guest": ("vs-move", "--all", "--src-host", "one", "--name", "web"),
     "a restore of no copies": ("vs-restore", "--name", "web"),
     "a restore of a directory of nothing": ("vs-restore", "--name", "web", "--to", "/tmp"),
+    "an undo of what was not set aside": ("vs-restore", "--name", "web", "--undo"),
+    "an undo of one file": ("vs-restore", "--name", "web", "--undo", "--file", "/etc"),
     "a restore of two": ("vs-restore", "--name", "web", "--name", "db"),
     "a comparison of no copies": ("vs-diff", "--name", "web"),
     "a comparison of what is none": ("vs-diff", "--name", "web", "2026", "2027"),
