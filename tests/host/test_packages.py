@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -273,6 +274,13 @@ def test_a_stopped_guest_runs_nothing_of_its_own_meanwhile(place: Place) -> None
     assert (place.host.trees / "web/root/init").read_text() == "/bin/sh /dev/.vs-idle "
     assert place.host.leftovers() == []
     assert place.pkg("--inventory", "vs-quiet").out.endswith(":web:vs-quiet:1.0\n")
+    place.repository.put("vs-ended", "1.0", postinst=STUCK)
+    process = place.host.start("vs-pkg", "--name", "web", "--update-sources", "--install", "vs-ended")
+    wait(lambda: (place.host.trees / "web/root/once-vs-ended").exists())
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert place.host.leftovers() == []
     killed = place.pkg("--remove", "vs-quiet", "--update-sources", VS_TOOLS_FAULT="packages:opened")
     assert killed.code == -9
     assert place.host.ok("vs-control", "--name", "web").endswith(":running\n")

@@ -13,8 +13,8 @@ from vstools.errors import VsError
 from vstools.paths import Paths
 
 _TEXT_MAX = 1 << 23
-_QUIET = 0.3
-"""Seconds without a word after a program's end: what it left running may hold its output open for ever."""
+_QUIET, _AFTER_END = 0.3, 5.0
+"""Seconds without a word, and at all, after a program's end: what it left running may hold its output open for ever."""
 _FAREWELL = 20.0
 _HOSTS = """set -e
 file=$(mktemp /dev/.vs-hosts.XXXXXX)
@@ -46,26 +46,39 @@ def call(
     try:
         with process.stdout:
             text = _read(process.stdout.fileno(), process, deadline)
-        return process.wait(), text
+            return process.wait(max(deadline - time.monotonic(), _QUIET)), text
+    except run.TimeoutExpired:
+        _end(process)
+        raise _too_long() from None
     except BaseException:
         _end(process)
         raise
 
 
+def _too_long() -> VsError:
+    return VsError("what runs inside the guest did not end in time", "vs-ps shows it")
+
+
 def _read(pipe: int, process: lxc.Runner, deadline: float) -> str:
-    kept = b""
-    while True:
+    """What comes from a pipe until its end, or until the program has ended."""
+    kept = bytearray()
+    ended: float | None = None
+    while ended is None or time.monotonic() < ended + _AFTER_END:
         ready, _, _ = select.select([pipe], [], [], _QUIET)
         if ready:
             piece = os.read(pipe, 1 << 16)
             if not piece:
                 break
-            kept = (kept + piece)[-_TEXT_MAX:]
-        elif process.poll() is not None:
+            kept += piece
+            if len(kept) > 2 * _TEXT_MAX:
+                del kept[:-_TEXT_MAX]
+        if ended is None and process.poll() is not None:
+            ended = time.monotonic()
+        if ended is not None and not ready:
             break
         if time.monotonic() > deadline:
-            raise VsError("what runs inside the guest did not end in time", "vs-ps shows it")
-    return kept.decode("utf-8", "replace")
+            raise _too_long()
+    return kept[-_TEXT_MAX:].decode("utf-8", "replace")
 
 
 def _end(process: lxc.Runner) -> None:

@@ -8,6 +8,7 @@ stopped guest is started for that with an init that runs nothing.
 import ipaddress
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ _AFTERWARDS = 3600
 """Seconds that a manager has to end by itself after its window was closed."""
 _BUSY_PATIENCE, _BUSY_PAUSE = 300.0, 5.0
 _PROXY_PORT = 3128
-_RESOLVE_DEADLINE = 20.0
+_RESOLVE_DEADLINE, _RESOLVED_AT_ONCE, _ADDRESSES_MAX = 20.0, 8, 16
 _PROCESSES_MAX, _MAPS_MAX = 4000, 1 << 20
 _LAST_LINES = 6
 
@@ -122,12 +123,12 @@ def _directly(plan: Plan, name: str, wanted: tuple[sources.End, ...], host: Sett
     own = [interface.ip for interface in devices.host_addresses()]
     ends: dict[tuple[str, int], None] = {}
     lines: dict[str, None] = {}
-    closed = []
-    for end in wanted:
-        if words and not sources.is_named(end, words):
-            closed.append(f"{end} is not among PKG_HOSTS in create.conf")
-            continue
-        addresses = resolve(end.host)
+    closed: list[str] = []
+    open_to = tuple(end for end in wanted if not words or sources.is_named(end, words))
+    closed += [f"{end} is not among PKG_HOSTS in create.conf" for end in wanted if end not in open_to]
+    with ThreadPoolExecutor(_RESOLVED_AT_ONCE) as pool:
+        found = tuple(pool.map(resolve, [end.host for end in open_to]))
+    for end, addresses in zip(open_to, found, strict=True):
         fitting = [each for each in sources.fitting(end, addresses, words, own) if each.version in families]
         if not addresses:
             closed.append(f"{end} has no address")
@@ -143,7 +144,7 @@ def _directly(plan: Plan, name: str, wanted: tuple[sources.End, ...], host: Sett
 
 
 def resolve(host: str) -> list[Address]:
-    """The addresses of a name, by what this host asks (``man 1 getent``); none where it has none."""
+    """The addresses of a name, ``_ADDRESSES_MAX`` at most, by what this host asks (``man 1 getent``)."""
     try:
         return [ipaddress.ip_address(host)]
     except ValueError:
@@ -153,7 +154,7 @@ def resolve(host: str) -> list[Address]:
     except VsError:  # whoever should answer does not
         return []
     words = dict.fromkeys(line.split()[0] for line in said.splitlines() if line.strip())
-    return [ipaddress.ip_address(word) for word in words if "%" not in word]
+    return [ipaddress.ip_address(word) for word in words if "%" not in word][:_ADDRESSES_MAX]
 
 
 def work(paths: Paths, name: str, wishes: Wishes, seconds: int, say: Say) -> Report:
