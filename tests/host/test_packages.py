@@ -203,7 +203,11 @@ def test_packages_come_through_a_window_that_leads_nowhere_else(place: Place) ->
     assert (row["what"], row["package"], row["old"], row["new"]) == ("upgraded", "vs-first", "1.0", "2.0")
     assert place.pkg("--inventory", "vs-first<2.0").out == ""
     assert place.pkg("--inventory", "vs-first<2.1").out.endswith(":web:vs-first:2.0\n")
-    assert place.pkg("--remove", "vs-first").out.endswith(":web:removed:vs-first:2.0\n")
+    run = "systemd-run --quiet --unit=vs-old --property=Type=exec /usr/lib/vs-old 4000"
+    script = f"cp /bin/sleep /usr/lib/vs-old && {run} && rm /usr/lib/vs-old"
+    assert place.host.inside("web", script).code == 0
+    words = [line.partition(":web:")[2] for line in place.pkg("--remove", "vs-first").out.splitlines()]
+    assert words == ["removed:vs-first:2.0", "restart:vs-old"]
 
 
 def test_the_kernel_closes_the_window_of_a_command_that_was_killed(place: Place) -> None:
