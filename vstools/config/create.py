@@ -70,6 +70,8 @@ class CreateConf:
     store_reserve: Reserve = Reserve(5, percent=True)
     monitor_smtp: str = ""
     backup_mailto: tuple[str, ...] = ("root",)
+    pkg_proxy: str = ""
+    pkg_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,10 @@ def _mailto(text: str) -> tuple[str, ...]:
     return parse_mailto(text)
 
 
+def _ends(text: str) -> tuple[str, ...]:
+    return tuple(parse_relay(word) for word in re.split(r"[\s,]+", text.strip()) if word)
+
+
 SETTINGS = (
     Setting("DEFAULT_DEVICE", "device", parse_device, "network device or bridge that guests are linked to"),
     Setting("MTU", "mtu", whole_number(576, 65535), "MTU of the guests' links"),
@@ -168,6 +174,8 @@ SETTINGS = (
     Setting("STORAGE", "storage", parse_place, "auto: among the others; lvm:GROUP[/POOL]: a volume of its own"),
     Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes mails; empty: sendmail"),
     Setting("BACKUP_MAILTO", "backup_mailto", _mailto, "who gets vs-backup's summary: mail addresses"),
+    Setting("PKG_PROXY", "pkg_proxy", parse_relay, "HOST[:PORT] that vs-pkg opens in place of the repositories"),
+    Setting("PKG_HOSTS", "pkg_hosts", _ends, "HOST[:PORT] ... that vs-pkg may open; empty: the guest's, if public"),
     Setting("STORE", "store", _path, "where a master keeps copies of guests; empty: /var/lib/vs-tools/store"),
     Setting("STORE_RESERVE", "store_reserve", parse_reserve, "what copies leave free there: MiB, or a share like 5%"),
 )

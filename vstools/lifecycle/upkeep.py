@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vstools import log
 from vstools.config import guests
 from vstools.errors import Refused
-from vstools.lifecycle import confirm, filtering, presence, records
+from vstools.lifecycle import confirm, filtering, presence, records, window
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
 from vstools.network import plan
 from vstools.paths import Paths
@@ -99,7 +99,7 @@ def pending(paths: Paths, name: str) -> confirm.Pending:
     record = records.started(paths, name)
     if record is None:
         return confirm.Pending()
-    backend, rules = filtering.saved(record.netns)
+    backend, rules = window.rules(paths, name, record.netns)
     down = mend.switched_off(record.netns, _links(paths, name))
     return confirm.Pending(life=record.token, backend=backend, rules=rules, down=down)
 
@@ -156,6 +156,7 @@ def _load_rules(paths: Paths, name: str, policy: "Policy", *, up: bool) -> None:
         host = settings(paths)
         filters = filtering.wanted(policy, name, netns, host.links(guests.load(paths, name)), up=up)
         filtering.load(netns, filters, host.conf.firewall_backend)
+        window.again(paths, name, netns)
 
 
 def ruleset(paths: Paths, name: str, *, up: bool) -> str:
