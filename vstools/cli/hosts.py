@@ -1,6 +1,6 @@
 """vs-hosts: the hosts of the pool, and the first contact with a new one."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -8,9 +8,6 @@ from vstools import log
 from vstools import paths as installation
 from vstools.cli import app, pooled
 from vstools.errors import Refused
-
-if TYPE_CHECKING:
-    from vstools.pool.contact import HostKey
 
 
 def hosts(
@@ -58,7 +55,7 @@ def hosts(
         except ValueError as error:
             raise Refused(f"--add: {error}") from None
         slave = slaves.Slave(name, address=place, port=port or 22, user=login)
-        version = contact.add(paths, slave, lambda key: _accept(slave.host, key, fingerprint), timeout)
+        version = contact.add(paths, slave, lambda key: pooled.accept_key(slave.host, key, fingerprint), timeout)
         print(f"{slave.host}:up:{version}")
         return 0
     if remove:
@@ -73,13 +70,6 @@ def hosts(
             contact.forget_key(paths, slave.name)
         return 0
     return _show(as_json, table, timeout)
-
-
-def _accept(host: str, key: "HostKey", wanted: str | None) -> None:
-    if wanted is None:
-        app.confirm(f"Host {host} shows the {key.kind} key {key.fingerprint}. Is that its key?", yes=False)
-    elif wanted != key.fingerprint:
-        raise Refused(f"host {host} shows the key {key.fingerprint}, not {wanted}")
 
 
 def _show(as_json: bool, table: bool, timeout: float) -> int:
