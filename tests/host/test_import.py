@@ -12,6 +12,7 @@ from conftest import NETWORKS, Host, wait
 from nodes import Node, pool
 
 from tests import oldguests
+from tests.templates import debian_template
 
 OLD_NET = "0:10.1.1.0/24,10.1.1.1,example.org,10.1.1.53\n"
 NODE = os.uname().nodename.partition(".")[0]
@@ -103,6 +104,29 @@ def test_an_archive_of_capitals_and_a_tree_elsewhere(host: Host, small: Path, tm
     assert not list((host.trees / ".imports").iterdir())
     host.ok("vs-control", "--name", "Web01", "--start")
     assert host.inside("Web01", "cat /root/kept").out == "kept\n"
+
+
+@pytest.mark.slow
+def test_a_guest_with_sysvinit_boots_its_runlevel_and_ends_by_itself(host: Host, tmp_path: Path) -> None:
+    host.configure(networks=NETWORKS + OLD_NET)
+    root = tmp_path / "disk"
+    tree = root / "vservers/vs"
+    tree.mkdir(parents=True)
+    subprocess.run(["tar", "-xf", debian_template("bookworm", "sysvinit-core"), "-C", tree], check=True)
+    subprocess.run(["ssh-keygen", "-A", "-f", tree], check=True, stdout=subprocess.DEVNULL)
+    (tree / "etc/init.d/halt").write_text("#!/bin/sh\nexit 0\n")
+    (tree / "etc/rc0.d/S90halt").unlink(missing_ok=True)
+    (tree / "etc/inittab").write_text((tree / "etc/inittab").read_text().replace("id:2:", "id:5:"))
+    scripts = {path: None for path in oldguests.FILES if path.startswith(("scripts", "fstab", "apps/init/depends"))}
+    oldguests.write(root / "etc/vservers", "/vservers", **scripts)
+    done = host.vs("vs-import", "--name", "vs", "--from", str(root))
+    assert (done.code, "/etc/init.d/halt ends the guest now" in done.err) == (0, True), done
+    host.ok("vs-control", "--name", "vs", "--start")
+    wait(lambda: host.inside("vs", "runlevel").out == "N 2\n", 120)
+    wait(lambda: host.inside("vs", "kill -0 $(cat /run/sshd.pid)").code == 0, 120)
+    assert host.vs("vs-enter", "--name", "vs", "--", "poweroff").code == 0
+    wait(lambda: host.ok("vs-control", "--name", "vs").endswith(":stopped\n"), 120)
+    wait(lambda: host.leftovers() == [])
 
 
 def hostile(tree: Path, what: str) -> None:
