@@ -24,7 +24,7 @@ COMPLETION=/usr/local/share/bash-completion/completions
 SHARE=/usr/local/share/vs-tools      # for other programs: links of the admin's lead here
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
-COMMANDS="vs-adopt vs-backup vs-create vs-control vs-diff vs-enter vs-get vs-hosts vs-limit vs-log vs-monitor vs-move vs-net vs-pkg vs-ps vs-put vs-remove vs-restore vs-scan vs-stats vs-template vs-unify vs-update vs-fonctions"
+COMMANDS="vs-adopt vs-backup vs-create vs-control vs-diff vs-enter vs-get vs-hosts vs-import vs-limit vs-log vs-monitor vs-move vs-net vs-pkg vs-ps vs-put vs-remove vs-restore vs-scan vs-stats vs-template vs-unify vs-update vs-fonctions"
 ALSO="vs-slave"                         # what a master runs here over ssh
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
     python3-iptables ca-certificates procps util-linux"

@@ -11,7 +11,6 @@ from vstools.errors import Refused
 
 if TYPE_CHECKING:
     from vstools.config.slaves import Slave
-    from vstools.pool.contact import HostKey
 
 
 def hosts(
@@ -53,7 +52,7 @@ def hosts(
         raise Refused("--address, --port, --user and --fingerprint go with --add")
     if add:
         slave = _slave(add, address, port or 22, user or "root")
-        version = contact.add(paths, slave, lambda key: _accept(slave.host, key, fingerprint), timeout)
+        version = contact.add(paths, slave, lambda key: pooled.accept_key(slave.host, key, fingerprint), timeout)
         print(f"{slave.host}:up:{version}")
         return 0
     if remove:
@@ -78,13 +77,6 @@ def _slave(name: str, address: str | None, port: int, user: str) -> "Slave":
         return slaves.Slave(slaves.parse_host(name), address=place, port=port, user=slaves.parse_user(user))
     except ValueError as error:
         raise Refused(f"--add: {error}") from None
-
-
-def _accept(host: str, key: "HostKey", wanted: str | None) -> None:
-    if wanted is None:
-        app.confirm(f"Host {host} shows the {key.kind} key {key.fingerprint}. Is that its key?", yes=False)
-    elif wanted != key.fingerprint:
-        raise Refused(f"host {host} shows the key {key.fingerprint}, not {wanted}")
 
 
 def _show(as_json: bool, table: bool, timeout: float) -> int:

@@ -23,6 +23,7 @@ COMMANDS = {
     "vs-log": ("logs", "log"),
     "vs-get": ("get", "get"),
     "vs-hosts": ("hosts", "hosts"),
+    "vs-import": ("importing", "importing"),
     "vs-limit": ("limit", "limit"),
     "vs-monitor": ("monitor", "monitor"),
     "vs-move": ("move", "move"),

@@ -69,6 +69,20 @@ def add(paths: Paths, slave: Slave, accept: Callable[[HostKey], None], timeout: 
     Done again, it does what is missing. Nothing but the question for its key goes to a host before that is accepted.
     """
     public = pool_key(paths)
+    recognize(paths, slave, accept, timeout)
+    checkpoint("contact:known")
+    try:
+        return _enlisted(paths, slave, timeout)
+    except ssh.KeyRefused:
+        _install_key(paths, slave, public)
+        checkpoint("contact:key-installed")
+        return _enlisted(paths, slave, timeout)
+
+
+def recognize(
+    paths: Paths, slave: Slave, accept: Callable[[HostKey], None], timeout: float = ssh.CONNECT_TIMEOUT
+) -> None:
+    """Let nothing be sent to a host before its key was accepted, once; raises Refused where it shows another one."""
     key = shown_key(slave, timeout)
     known = ssh.known_line(paths, slave)
     if known is None:
@@ -79,13 +93,6 @@ def add(paths: Paths, slave: Slave, accept: Callable[[HostKey], None], timeout: 
             f"host {slave.host} shows another key than it had: {key.fingerprint}",
             f"if it was installed anew: vs-hosts --forget-key {slave.host}; if not, somebody is in between",
         )
-    checkpoint("contact:known")
-    try:
-        return _enlisted(paths, slave, timeout)
-    except ssh.KeyRefused:
-        _install_key(paths, slave, public)
-        checkpoint("contact:key-installed")
-        return _enlisted(paths, slave, timeout)
 
 
 def _enlisted(paths: Paths, slave: Slave, timeout: float) -> str:

@@ -71,6 +71,21 @@ def pull(
     return _pass(argv, f"{name} from {slave.host}", live=False, progress=progress, check=check)
 
 
+def draw(
+    source: str, shell: Sequence[str], within: Path, into: Path, *, words: Sequence[str] = (), live: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Passed:  # fmt: skip
+    """Copy a tree that no agent gives: a directory of this node, or ``HOST:PATH`` by this ssh.
+
+    ``words`` are more of rsync's. Nothing outside ``within`` can be written to. ``live``: files may vanish.
+    """
+    argv = ["rsync", *COPY, *_STATUS, f"--timeout={_SILENT_FOR}", *words]
+    if shell:
+        argv.append(f"--rsh={shlex.join(shell)}")
+    argv = confined.words(within, into, *argv, "--", f"{source}/", "./")
+    return _pass(argv, source, live=live, progress=progress)
+
+
 def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[int], None] = lambda _: None) -> Passed:
     """Copy a tree to a host, into what was staged for the guest there."""
     there = shlex.join(ssh.remote(slave, remote.COMMAND, "receive", name))
