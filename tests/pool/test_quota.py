@@ -64,7 +64,7 @@ def counted(hosts: "Hosts", *contexts: int) -> list[str]:
     return hosts.ok(HOST, f'/opt/vs-tools/bin/python -c "{ask}; {told}"').splitlines()
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("kind", ["ext4", pytest.param("xfs", marks=pytest.mark.thorough)])
 def test_a_disk_limit_is_enforced_shown_and_kept(hosts: "Hosts", tmp_path: Path, kind: str) -> None:
     if kind == "xfs":
         hosts.ok(HOST, XFS)

@@ -62,6 +62,7 @@ def test_a_vlan_of_somebody_else_stays(hosts: "Hosts", tmp_path: Path) -> None:
     assert vlans(hosts) == ["eth1.7", "eth1.8"]
 
 
+@pytest.mark.thorough
 def test_guests_that_start_and_stop_at_the_same_moment(hosts: "Hosts", tmp_path: Path) -> None:
     guests = {f"g{number}": f"10.99.{7 + number % 2}.{10 + number}" for number in range(4)}
     make(hosts, small_template(tmp_path), guests)
