@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vstools.config.slaves import Slave
+    from vstools.pool.contact import HostKey
     from vstools.pool.scan import Pool
 
 
@@ -68,7 +69,8 @@ def chosen(found: "Pool", slaves: "Sequence[Slave]", guest: str, noselect: froze
 
     for _, sentence in found.missing:
         log.warn(sentence)
-    seen = scan.chosen(found.guests, guest, noselect)
+    where = f"on {slaves[0].host}" if len(slaves) == 1 else "in the pool"
+    seen = scan.chosen(found.guests, guest, noselect, where)
     return next(slave for slave in slaves if slave.host == seen.host)
 
 
@@ -94,6 +96,16 @@ def show_line(paths: Paths, slave: "Slave", guest: str) -> int:
         row = {"host": seen.host, "guest": seen.guest, "enabled": seen.enabled, "running": seen.running}
         print(app.control_line(row))
     return 0 if rows else 1
+
+
+def accept_key(host: str, key: "HostKey", wanted: str | None) -> None:
+    """Ask whether a host's key is the right one, or compare it with ``wanted``. Raises Refused."""
+    from vstools.errors import Refused
+
+    if wanted is None:
+        app.confirm(f"Host {host} shows the {key.kind} key {key.fingerprint}. Is that its key?", yes=False)
+    elif wanted != key.fingerprint:
+        raise Refused(f"host {host} shows the key {key.fingerprint}, not {wanted}")
 
 
 @contextmanager

@@ -88,11 +88,11 @@ def personalize(tree: Inside, guest: Guest, names: Names, wishes: Wishes, keys: 
     """Make an unpacked tree this guest's own; ``keys`` holds new ssh host keys (``new_ssh_host_keys``)."""
     _forget(tree)
     write_names(tree, guest, names)
-    _harmless_network(tree)
-    _no_kernel_units(tree)
+    harmless_network(tree)
+    no_kernel_units(tree)
     _time_and_language(tree, wishes)
     _lock_root(tree)
-    _sysvinit(tree)
+    console_of_sysvinit(tree)
     if wishes.ssh_keys:
         tree.directory("root/.ssh", 0o700)
         tree.write("root/.ssh/authorized_keys", "".join(f"{key}\n" for key in wishes.ssh_keys), 0o600)
@@ -122,7 +122,8 @@ def _forget(tree: Inside) -> None:
             tree.remove(f"etc/ssh/{name}")
 
 
-def _harmless_network(tree: Inside) -> None:
+def harmless_network(tree: Inside) -> None:
+    """No configuration of links is left in the tree."""
     if tree.exists("etc/network"):
         tree.write("etc/network/interfaces", _INTERFACES)
     for name in tree.names("etc/systemd/network"):
@@ -132,7 +133,8 @@ def _harmless_network(tree: Inside) -> None:
         tree.remove(f"etc/netplan/{name}")
 
 
-def _no_kernel_units(tree: Inside) -> None:
+def no_kernel_units(tree: Inside) -> None:
+    """systemd's units of links and devices are masked."""
     if not tree.exists("etc/systemd/system"):
         return
     for unit in MASKED_UNITS:
@@ -175,7 +177,7 @@ def _shadow_group(tree: Inside) -> int:
     return 0
 
 
-def _sysvinit(tree: Inside) -> None:
+def console_of_sysvinit(tree: Inside) -> None:
     """A login on the console and no virtual terminals, where the init reads /etc/inittab."""
     inittab = tree.read("etc/inittab")
     if inittab is None:

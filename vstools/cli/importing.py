@@ -1,0 +1,112 @@
+"""vs-import: a guest of an old Linux-VServer host becomes a guest of this host."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vstools import log
+from vstools import paths as installation
+from vstools.cli import app, pooled
+from vstools.cli.limitwords import parsed
+from vstools.errors import Refused
+from vstools.guest import parse_device
+
+if TYPE_CHECKING:
+    from vstools.config.slaves import Slave
+    from vstools.paths import Paths
+    from vstools.pool.oldhost import Place
+
+
+def importing(
+    name: Annotated[str, typer.Option("--name", help="the guest's name there, and here", metavar="GUEST")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="the old host, a directory with its files, or a tar of them",
+            metavar="ssh://[USER@]HOST[:PORT]|DIR|TAR",
+        ),
+    ] = None,
+    tree: Annotated[
+        str | None, typer.Option("--tree", help="where its tree is there, if not at its vdir", metavar="PATH")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="device here of addresses that networks.conf does not know", metavar="DEV"),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="ssh key that the old host takes; the pool's", metavar="FILE")
+    ] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option("--fingerprint", help="the key that the old host must show", metavar="SHA256:...")
+    ] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="stop it there, bring the rest, and make it a guest of this host")
+    ] = False,
+    accept_config: pooled.AcceptConfig = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="give up what was copied of it so far")] = False,
+    dry_run: app.DryRun = False,
+) -> int:
+    """Bring a guest over from a Linux-VServer host: /etc/vservers/GUEST and its tree.
+
+    What its files mean here, and what of them has no equivalent, is said line by line on stderr. From a host it is
+    copied while it runs there, each run brings what changed; --final stops it there (vserver GUEST stop) and makes it a
+    guest of this host, disabled and stopped. From a directory or an archive that happens at once. Nothing is installed
+    on the old host, and nothing else changed. Prints the guest's line of vs-control when it is one.
+    """
+    from vstools.pool import importing as pool
+    from vstools.pool import oldhost
+
+    app.exclusive(final=final, abandon=abandon, dry_run=dry_run)
+    paths = installation.from_environment()
+    if abandon:
+        pool.abandon(paths, name)
+        return 0
+    if source is None:
+        raise Refused("say where it is: --from ssh://HOST, a directory or a tar archive")
+    where = parsed("--from", oldhost.parse, source)
+    checked = parsed("--device", parse_device, device) if device else None
+    if isinstance(where, Path):
+        final = True
+    else:
+        _meet(paths, where, fingerprint)
+    with oldhost.opened(paths, where, name, tree, key) as place:
+        found = pool.plan(paths, place, name, device=checked)
+        for line in found.notes:
+            log.note(line)
+        pool.require(found, place, accept=accept_config or dry_run)
+        if dry_run:
+            print(f"would bring {name} from {place.words}, {found.arrival.size >> 20} MiB, init {found.system.init}")
+            for path in found.held:
+                print(f"would need --accept-config for {path}")
+            return 0
+        with pooled.bar(f"{name} from {place.words}") as progress:
+            changed = pool.bring(paths, place, found, final=final, progress=progress)
+    if not final:
+        log.note(f"{name} is copied and no guest yet: --final stops it on {place.words} and brings the rest")
+        return 0
+    return _done(paths, name, place, pool.report(paths, found, changed), changed)
+
+
+def _done(paths: "Paths", name: str, place: "Place", report: Path, changed: list[str]) -> int:
+    for line in changed:
+        log.note(line)
+    if place.slave is not None:
+        log.note(f"on {place.words} it must not start again: rm {place.config}/apps/init/mark there")
+    log.note(f"all of this is in {report}")
+    print(app.control_line(app.control_row(paths, name)))
+    return 0
+
+
+def _meet(paths: "Paths", slave: "Slave", fingerprint: str | None) -> None:
+    """The host's key is the one that was accepted once, for this pool."""
+    from vstools.pool import contact
+
+    contact.pool_key(paths)
+    contact.recognize(paths, slave, lambda key: pooled.accept_key(slave.host, key, fingerprint))
+
+
+def main() -> None:
+    """The command."""
+    app.execute(importing)
