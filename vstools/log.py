@@ -20,8 +20,21 @@ def debug(message: str) -> None:
 
 def warn(message: str) -> None:
     """Say on stderr, and in syslog, what the admin should know although the command goes on."""
-    _tell(f"warning: {message}")
+    if not _in_journal():
+        _tell(f"warning: {message}")
     _syslog(syslog.LOG_WARNING, f"warning: {message}")
+
+
+def _in_journal() -> bool:
+    """Whether stderr is the journal, which has what syslog gets (``man 5 systemd.exec``, JOURNAL_STREAM)."""
+    stream = os.environ.get("JOURNAL_STREAM")
+    if not stream or listener is not None:
+        return False
+    try:
+        state = os.fstat(2)
+    except OSError:
+        return False
+    return stream == f"{state.st_dev}:{state.st_ino}"
 
 
 def note(message: str) -> None:

@@ -66,3 +66,42 @@ def test_a_host_is_emptied_and_goes_on_after_a_kill(nodes: dict[str, Node], smal
     for node, names in ((one, "c"), (two, "abc")):
         for name in names:
             node.ok("vs-remove", "--name", name, "--yes")
+
+
+def durations(node: Node, name: str) -> dict[str, float]:
+    """Seconds that a guest's last start and stop took, as its host has noted them."""
+    lines = (node.root / f"var/log/vs-tools/{name}/durations").read_text().splitlines()
+    return {word: float(seconds) for word, seconds in (line.split() for line in lines)}
+
+
+def test_a_guest_is_not_away_for_longer_than_allowed(nodes: dict[str, Node], small: Path) -> None:
+    master, one, two = (nodes[name] for name in (MASTER, ONE, TWO))
+    made = one.vs("vs-create", "--name", "slow", "--interface", "10.99.7.5", "--template", str(small), "--start")
+    assert made.code == 0, made
+    assert list(durations(one, "slow")) == ["start"]
+    done = master.vs("vs-move", "--name", "slow", "--dst-host", TWO, "--max-downtime", "20")
+    assert (done.code, "its stop may take: vs-control --restart" in done.err) == (1, True), done
+
+    hook = one.guests / "slow/scripts/pre-stop"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\nsleep 3\n")
+    hook.chmod(0o755)
+    one.ok("vs-control", "--name", "slow", "--restart")
+    assert durations(one, "slow")["stop"] > 3
+    hook.write_text("#!/bin/sh\nexit 0\n")
+    (one.root / "var/log/vs-tools/slow/durations").write_text("start 1.00\nstop 30.00\n")
+    move = ("vs-move", "--name", "slow", "--dst-host", TWO, "--accept-config", "--max-downtime")
+    init = one.ok("vs-fonctions", "guest_init_pid", "slow")
+    done = master.vs(*move, "30")
+    assert (done.code, "it stays where it is" in done.err, "restart" in done.err) == (1, True, False), done
+    assert one.ok("vs-fonctions", "guest_init_pid", "slow") == init
+
+    done = master.vs(*move, "60")
+    assert (done.code, done.out) == (0, f"{TWO}:slow:disabled:running\n"), done
+    known = durations(two, "slow")
+    assert set(known) == {"start", "stop"}
+    assert 0 < known["stop"] < 30, known
+    two.ok("vs-control", "--name", "slow", "--stop")
+    done = master.vs("vs-move", "--name", "slow", "--dst-host", ONE, "--accept-config", "--max-downtime", "1")
+    assert (done.code, done.out) == (0, f"{ONE}:slow:disabled:stopped\n"), done
+    one.ok("vs-remove", "--name", "slow", "--yes")

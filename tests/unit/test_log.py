@@ -106,3 +106,14 @@ def test_a_name_that_a_template_uses_and_nobody_gave_is_an_error() -> None:
 
     with pytest.raises(jinja2.UndefinedError, match="nameservers"):
         render.render("resolv.conf", domain=None)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_warning_is_in_the_journal_once(
+    logged: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, elsewhere: bool
+) -> None:
+    state = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{state.st_dev}:{state.st_ino + elsewhere}")
+    log.warn("the disk is full")
+    assert ("the disk is full" in capsys.readouterr().err) is elsewhere
+    assert logged == ["warning: the disk is full"]

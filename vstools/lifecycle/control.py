@@ -1,5 +1,6 @@
 """Start, stop, enable, disable one guest; its state. The same for hosts with and without systemd."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from vstools import files, log, lxc, units
@@ -7,7 +8,7 @@ from vstools.config import guests
 from vstools.config.text import Faults
 from vstools.errors import Refused, VsError
 from vstools.files import wait_until
-from vstools.lifecycle import phases
+from vstools.lifecycle import durations, phases
 from vstools.lifecycle.host import guest_lock
 from vstools.paths import Paths, command
 
@@ -35,7 +36,7 @@ def start(paths: Paths, name: str) -> None:
     with guest_lock(paths, name):
         if _runs(paths, name):
             return
-        with log.change("start", name):
+        with log.change("start", name), durations.measured(paths, name, "start"):
             _start(paths, name)
 
 
@@ -109,10 +110,10 @@ def stop(paths: Paths, name: str) -> None:
     """Stop the guest and wait until nothing of it is left; also clears what a killed command left of it."""
     guests.require(paths, name)
     with guest_lock(paths, name):
-        by_unit = paths.systemd and not units.is_idle(name)
-        if not by_unit and not lxc.is_running(paths, name) and not paths.runtime_of(name).exists():
+        by_unit, running = paths.systemd and not units.is_idle(name), lxc.is_running(paths, name)
+        if not by_unit and not running and not paths.runtime_of(name).exists():
             return
-        with log.change("stop", name):
+        with log.change("stop", name), durations.measured(paths, name, "stop") if running else nullcontext():
             if by_unit:
                 units.stop(name)
             else:

@@ -11,7 +11,7 @@ from vstools.config.carried import File
 from vstools.config.owner import Owner
 from vstools.errors import Refused
 from vstools.faults import checkpoint
-from vstools.lifecycle import control, ownership, removal, trees
+from vstools.lifecycle import control, durations, ownership, removal, trees
 from vstools.lifecycle.host import guest_lock, runtime_lock
 from vstools.lifecycle.sweep import sweep_one
 from vstools.paths import Paths, host_name
@@ -23,12 +23,13 @@ _DEADLINE = 4 * 3600.0
 def describe(paths: Paths, name: str, *, measure: bool = True) -> dict[str, object]:
     """What another host needs to know before the guest may go there; ``size`` in bytes, limits in MiB, None: none.
 
-    ``owner`` is a pair of host and epoch. Without ``measure`` the tree is not added up, which takes its time: 0. Raises
-    Refused or BadFiles for a guest that cannot be read.
+    ``owner`` is a pair of host and epoch, ``start`` and ``stop`` are the seconds that they took last. Without
+    ``measure`` the tree is not added up, which takes its time: 0. Raises Refused or BadFiles for a guest that cannot be
+    read.
     """
     guest = guests.load(paths, name)
     tree = trees.opened(paths, name)
-    found = ownership.of(paths, name)
+    found, lasted = ownership.of(paths, name), durations.of(paths, name)
     size, inodes = _taken(paths, name, guest.context, tree) if measure else (0, 0)
     return {
         "guest": name,
@@ -39,6 +40,8 @@ def describe(paths: Paths, name: str, *, measure: bool = True) -> dict[str, obje
         "storage": str(guest.volume) if guest.volume else None,
         "enabled": guest.enabled,
         "running": lxc.is_running(paths, name),
+        "start": lasted.start,
+        "stop": lasted.stop,
         "owner": [found.host, found.epoch] if found else None,
         "size": size,
         "inodes": inodes,

@@ -79,6 +79,14 @@ class Session:
 
         giving.wake(self.paths, name)
 
+    def stopped(self, name: str, seconds: float) -> None:
+        """Keep what stopping a guest took on the host that it came from."""
+        from vstools.config import registry
+        from vstools.lifecycle import durations
+
+        registry.require(self.paths, name)
+        durations.note(self.paths, name, "stop", float(seconds))
+
     def describe(self, name: str, measure: bool = True) -> dict[str, object]:
         """What another host, or the store, needs to know of a guest."""
         from vstools.lifecycle import departure
@@ -262,7 +270,7 @@ class Session:
 VERBS = (
     "states", "claim", "wake", "describe", "files", "check", "stage", "register", "own", "abandon", "remove", "do",
     "forget", "hold", "let_go", "release", "admit", "expel", "reach", "push", "set_aside", "lay", "place",
-    "room", "may_return", "bring_back",
+    "room", "stopped", "may_return", "bring_back",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ target's, and the next command brings the rest about.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,12 +26,14 @@ _MOST_PASSES = 5
 _SHORT = 5.0
 """Seconds of a pass that another one would hardly make shorter."""
 _AROUND = 4.0
-"""Seconds that stopping and starting take, as far as can be known before."""
+"""Seconds that all takes between the stop and the start, but for the last pass."""
+_START, _STOP = 10.0, 20.0
+"""Seconds that starting and stopping take a guest of which nobody has seen how long it does."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done; the first line of the journal."""
+    """What is to be done; the first line of the journal. ``start``, ``stop``: seconds that they took last, if known."""
 
     name: str
     source: str
@@ -40,6 +42,18 @@ class Order:
     epoch: int
     running: bool
     enabled: bool
+    start: float | None = None
+    stop: float | None = None
+
+    @property
+    def after(self) -> float:
+        """Seconds from the last pass on until the guest runs, as far as can be known before."""
+        return _AROUND + (_START if self.start is None else self.start)
+
+    def predicted(self, passes: list[Passed]) -> float:
+        """Seconds that it will be away: its last stop, a pass like the last one, and its last start."""
+        stop = _STOP if self.stop is None else self.stop
+        return stop + (passes[-1].seconds if passes else 0.0) + self.after
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,9 @@ def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes)
     accepted.require(store, name, source, found, accept=wishes.accept)
     owner = told.owner or Owner(source, 1)
     undertaking = f"move-{source}-{target}-{owner.epoch}"[:64]
-    order = Order(name, source, target, undertaking, owner.epoch, told.running, told.enabled)
+    order = Order(
+        name, source, target, undertaking, owner.epoch, told.running, told.enabled, told.start, told.stop
+    )  # fmt: skip
     if owner.host != source:
         raise Refused(
             f"guest {name} on {source} belongs to host {owner.host}", f"vs-adopt --name {name} there, if that is dead"
@@ -120,13 +136,15 @@ def _run(
             if way.through_master:
                 log.note(f"{order.source} does not reach {order.target}: what is copied goes through this node")
             passes = _ahead(way, progress) if order.running else []
-            predicted = _predicted(passes)
-            _check_downtime(predicted, wishes)
+            predicted = order.predicted(passes)
+            _check_downtime(predicted, order, wishes)
             book.step("copied")
             begun = time.monotonic()
             there.call("hold", name=order.name, stop=order.running, timeout=get.LONG)
+            stopped = time.monotonic() - begun
             book.step("held")
-            passes.append(way.copy(live=False, timeout=_left(begun, wishes), progress=progress))
+            left = _left(begun, order, wishes)
+            passes.append(way.copy(live=False, timeout=left, progress=progress))
         here.call("register", name=order.name, timeout=get.LONG)
         book.step("registered")
     except BaseException:
@@ -139,7 +157,7 @@ def _run(
             f"{order.source} did not say whether it released guest {order.name}: {error}", "vs-move --resume asks again"
         ) from error
     book.step("released")
-    away = _end(book, order, there, here) - begun
+    away = _end(book, replace(order, stop=stopped), there, here) - begun
     measured = away if order.running else 0.0
     return Done(predicted if order.running else 0.0, measured, sum(each.bytes for each in passes))
 
@@ -166,23 +184,21 @@ def _ahead(way: transfer.Way, progress: Callable[[int], None]) -> list[Passed]:
     return passes
 
 
-def _predicted(passes: list[Passed]) -> float:
-    return _AROUND + (passes[-1].seconds if passes else 0.0)
-
-
-def _check_downtime(predicted: float, wishes: Wishes) -> None:
-    if wishes.max_downtime is not None and predicted > wishes.max_downtime:
+def _check_downtime(predicted: float, order: Order, wishes: Wishes) -> None:
+    if order.running and wishes.max_downtime is not None and predicted > wishes.max_downtime:
+        unknown = [word for word in ("stop", "start") if getattr(order, word) is None]
         raise VsError(
             f"the guest would be away for {predicted:.1f} s, more than {wishes.max_downtime:g} s: it stays where it is",
-            "try again when less is written in it",
-        )
+            f"nobody knows how long its {' and '.join(unknown)} may take: vs-control --restart measures that"
+            if unknown else "try again when less is written in it",
+        )  # fmt: skip
 
 
-def _left(begun: float, wishes: Wishes) -> float:
+def _left(begun: float, order: Order, wishes: Wishes) -> float:
     """Seconds that the last pass may take."""
-    if wishes.max_downtime is None:
+    if not order.running or wishes.max_downtime is None:
         return get.LONG
-    return max(1.0, wishes.max_downtime - (time.monotonic() - begun) - _AROUND / 2)
+    return max(1.0, wishes.max_downtime - (time.monotonic() - begun) - order.after)
 
 
 def _back(book: Journal, order: Order, there: Agent, here: Agent) -> None:
@@ -229,6 +245,9 @@ def _forward(book: Journal, order: Order, there: Agent, here: Agent) -> float:
             _return(book, order, there, here)
             raise
     runs = time.monotonic()
+    if order.running and order.stop is not None:
+        with suppress(Refused):  # an older vs-tools does not want to know
+            here.call("stopped", name=order.name, seconds=order.stop)
     if order.enabled:
         here.call("do", name=order.name, verb="enable", timeout=get.LONG)
     book.step("started")

@@ -19,6 +19,7 @@ from vstools.pool.rsync import Passed
 
 _MOST = 1 << 53
 _MOST_LINES = 100
+_LONGEST = 24 * 3600.0
 
 
 def packed(files: Iterable[File]) -> list[list[object]]:
@@ -62,7 +63,10 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Told:
-    """What a host says of a guest (departure.describe), as far as it is needed. ``size`` in bytes; None: no owner."""
+    """What a host says of a guest (departure.describe), as far as it is needed. ``size`` in bytes; None: no owner.
+
+    ``start`` and ``stop``: seconds that those took last, None: not known there.
+    """
 
     owner: Owner | None
     size: int
@@ -71,6 +75,8 @@ class Told:
     version: str
     enabled: bool
     running: bool
+    start: float | None = None
+    stop: float | None = None
 
 
 def told(host: str, value: Any) -> Told:
@@ -80,6 +86,7 @@ def told(host: str, value: Any) -> Told:
             owner=None if value["owner"] is None else _owner(value["owner"]), size=whole(value["size"]),
             inodes=whole(value["inodes"]), arch=_word(value["arch"]), version=_word(value["version"]),
             enabled=_flag(value["enabled"]), running=_flag(value["running"]),
+            start=_seconds(value.get("start")), stop=_seconds(value.get("stop")),
         )  # fmt: skip
 
 
@@ -125,6 +132,15 @@ def whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
         raise ValueError("a whole number is missing, or too large")
     return value
+
+
+def _seconds(value: object) -> float | None:
+    """A duration, or None; raises ValueError for what cannot be one."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
+        raise ValueError("a number of seconds is missing")
+    return float(value)
 
 
 def _flag(value: object) -> bool:

@@ -76,14 +76,24 @@ def connected(paths: Paths, slave: Slave, timeout: float = CONNECT_TIMEOUT) -> I
 
 def session(slave: Slave, connection: "Connection", timeout: float, *argv: str) -> "Channel":
     """Begin a program on a host; raises Unreachable when that takes too long, where paramiko would wait forever."""
-    transport = connection.transport
-    impatience = threading.Timer(timeout, transport.close)
+    transport, late = connection.transport, threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        transport.close()
+
+    impatience = threading.Timer(timeout, give_up)
     impatience.daemon = True
     impatience.start()
     try:
         with said(slave, timeout):
-            channel: Channel = transport.open_session(timeout=timeout)
-            channel.exec_command(shlex.join(remote(slave, *argv)))
+            try:
+                channel: Channel = transport.open_session(timeout=timeout)
+                channel.exec_command(shlex.join(remote(slave, *argv)))
+            except Exception as error:
+                if late.is_set() or "timeout" in str(error).lower():  # paramiko: the connection was closed
+                    raise TimeoutError from error
+                raise
             return channel
     finally:
         impatience.cancel()
