@@ -24,7 +24,7 @@ COMPLETION=/usr/local/share/bash-completion/completions
 SHARE=/usr/local/share/vs-tools      # for other programs: links of the admin's lead here
 STATE=/var/lib/vs-tools              # what this script changed outside its own files
 SYSTEM=/etc/systemd/system
-COMMANDS="vs-adopt vs-backup vs-create vs-control vs-diff vs-enter vs-get vs-hosts vs-import vs-limit vs-log vs-monitor vs-move vs-net vs-ps vs-put vs-remove vs-restore vs-scan vs-stats vs-template vs-unify vs-update vs-fonctions"
+COMMANDS="vs-adopt vs-backup vs-create vs-control vs-diff vs-enter vs-get vs-hosts vs-import vs-limit vs-log vs-monitor vs-move vs-net vs-pkg vs-ps vs-put vs-remove vs-restore vs-scan vs-stats vs-template vs-unify vs-update vs-fonctions"
 ALSO="vs-slave"                         # what a master runs here over ssh
 PACKAGES="lxc iproute2 nftables rsync mmdebstrap debian-archive-keyring openssh-client xz-utils zstd python3 python3-venv
     python3-iptables ca-certificates procps util-linux"
@@ -166,12 +166,15 @@ configure_host() {
     sysctl -q -p /etc/sysctl.d/vs-tools.conf > /dev/null 2>&1 || say "some settings of /etc/sysctl.d/vs-tools.conf were refused here"
 }
 
+units() { (cd "$HERE"/systemd && find . -type f -printf '%P\n'); }
+
 install_units() {
     has_systemd || return 0
     local templates unit
     templates=$($PREFIX/bin/python3 -I -c 'import vstools.templates as t; print(t.__path__[0])')
-    for unit in "$HERE"/systemd/*; do
-        sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$unit" > "$SYSTEM/$(basename "$unit")"
+    for unit in $(units); do
+        mkdir -p "$(dirname "$SYSTEM/$unit")"
+        sed -e "s|@BIN@|$PREFIX/bin|g" -e "s|@TEMPLATES@|$templates|g" "$HERE/systemd/$unit" > "$SYSTEM/$unit"
     done
     systemctl daemon-reload
     systemctl enable --quiet vs-volumes.service
@@ -223,8 +226,9 @@ uninstall() {
         systemctl disable --quiet --now vs-backup.timer 2> /dev/null || true
         systemctl disable --quiet vs-volumes.service 2> /dev/null || true
     fi
-    for line in "$HERE"/systemd/*; do rm -f "$SYSTEM/$(basename "$line")"; done
+    for line in $(units); do rm -f "$SYSTEM/$line"; done
     rm -rf "$SYSTEM"/vs-guest@*.service.d
+    rmdir "$SYSTEM"/nftables.service.d 2> /dev/null || true
     for name in $COMMANDS $ALSO; do rm -f $BIN/"$name" $COMPLETION/"$name"; done
     rm -f $MAN/vs-*.8 /etc/sysctl.d/vs-tools.conf
     if [ -e $STATE/installed ]; then

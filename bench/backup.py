@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import ours, place, software
+from bench import numbers, ours, place, software
 from bench.inside import disk
 from bench.nodes import Node, Pool
 from bench.programs import Timed, run
@@ -24,13 +24,9 @@ _SEED = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--files", type=_files, default=50_000, metavar="N", help="how many the tree has (50000)")
-
-
-def _files(text: str) -> int:
-    if not text.isdigit() or not 1000 <= int(text) <= 500_000:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1000 to 500000")
-    return int(text)
+    parser.add_argument(
+        "--files", type=numbers.whole(1000, 500_000), default=50_000, metavar="N", help="how many the tree has (50000)"
+    )
 
 
 def measure(options: argparse.Namespace) -> Report:

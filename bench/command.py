@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import backup, cli, create, net, scan, snapshot, stats
+from bench import backup, cli, create, net, numbers, scan, snapshot, stats
 from bench.programs import BenchError
 from bench.report import Report, as_json, as_table
 
@@ -45,17 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         ("scan", scan, "ask the 50 hosts of a pool for their guests"),
     ):
         bench = benches.add_parser(name, help=sentence, description=module.__doc__)
-        bench.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="rounds that count (5)")
+        bench.add_argument("--rounds", type=numbers.whole(1, 100), default=5, metavar="N", help="rounds that count (5)")
         bench.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
         module.add_options(bench)
         bench.set_defaults(measure=module.measure)
     return parser
-
-
-def _rounds(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 to 100")
-    return int(text)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:

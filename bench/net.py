@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import ours, place, small, software
+from bench import numbers, ours, place, small, software
 from bench.inside import BRIDGE, NETWORK, disk
 from bench.programs import BenchError, Timed, run
 from bench.report import Expectation, Report
@@ -28,13 +28,9 @@ Samples = dict[str, dict[str, list[float]]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--guests", type=_guests, default=100, metavar="N", help="how many guests run at most (100)")
-
-
-def _guests(text: str) -> int:
-    if not text.isdigit() or not 2 <= int(text) <= 180:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 2 to 180")
-    return int(text)
+    parser.add_argument(
+        "--guests", type=numbers.whole(2, 180), default=100, metavar="N", help="how many guests run at most (100)"
+    )
 
 
 def measure(options: argparse.Namespace) -> Report:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import ours, place, software
+from bench import numbers, ours, place, software
 from bench.inside import disk
 from bench.nodes import MOST, Node, Pool, cpu_seconds
 from bench.programs import BenchError, Timed
@@ -25,13 +25,9 @@ _REQUEST = '{"verb": "states", "with": {}}\n'
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--hosts", type=_hosts, default=50, metavar="N", help="how many hosts the pool has (50)")
-
-
-def _hosts(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 to {MOST}")
-    return int(text)
+    parser.add_argument(
+        "--hosts", type=numbers.whole(1, MOST), default=50, metavar="N", help="how many hosts the pool has (50)"
+    )
 
 
 def measure(options: argparse.Namespace) -> Report:

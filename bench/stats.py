@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import ours, peer, place, small, software
+from bench import numbers, ours, peer, place, small, software
 from bench.inside import disk
 from bench.programs import BenchError, Timed, run
 from bench.report import Expectation, Report
@@ -18,14 +18,10 @@ _TURNS = 5  # in a round
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--guests", type=_guests, default=200, metavar="N", help="how many guests there are (200)")
+    parser.add_argument(
+        "--guests", type=numbers.whole(1, 1000), default=200, metavar="N", help="how many guests there are (200)"
+    )
     parser.add_argument("--without-peer", action="store_true", help="measure ours alone")
-
-
-def _guests(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 to 1000")
-    return int(text)
 
 
 def measure(options: argparse.Namespace) -> Report:

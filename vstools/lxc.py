@@ -42,6 +42,7 @@ _SECCOMP = "guest.seccomp"
 """LXC's own denials (its common.seccomp), and key rings: their memory is on no guest's account, and each of a guest's
 65536 ids has a quota of its own. Guests see a kernel without them, and without the four calls that make subvolumes of
 btrfs (SUBVOL_CREATE, SNAP_CREATE and their second versions): a snapshot of a guest would leave those out."""
+_IDLE = "vs-guest-idle"
 _APPARMOR_NAMESPACES = Path("/sys/kernel/security/apparmor/policy/namespaces")
 _SYSTEMD_HALT = signal.SIGRTMIN + 3  # ``man 1 systemd``, SIGNALS: halt.target
 _OPTIONAL = "/dev/.lxc/"
@@ -64,6 +65,8 @@ class Surroundings:
     tmpfs: bool
     limits: tuple[tuple[str, str], ...]
     lxcfs: tuple[str, ...] = ()
+    idle: bool = False
+    """Whether nothing of the guest's own shall run: then a script of ours is its init."""
 
 
 def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
@@ -72,6 +75,8 @@ def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
     from vstools.render import data_file, render
 
     log = paths.log_of(guest.name)
+    if around.idle:
+        write(paths.runtime_of(guest.name) / "idle", data_file(_IDLE).read_text(), 0o644)
     text = render(
         "lxc.conf",
         nodename=guest.nodename,
@@ -87,6 +92,7 @@ def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
         console=log / "console",
         cgroup=around.cgroup,
         limits=around.limits,
+        idle=around.idle,
         reboot_hook=f"/bin/sh {data_file('vs-guest-reboot')}",
     )
     path = paths.runtime_of(guest.name) / "config"

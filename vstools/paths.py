@@ -74,6 +74,11 @@ class Paths:
         return self.run / "failed"
 
     @property
+    def packages(self) -> Path:
+        """What is open in guests' firewalls for their packages, a file a guest: root's, mode 0700."""
+        return self.run / "packages"
+
+    @property
     def refused(self) -> Path:
         """Why the last start of a guest was refused that is perhaps another host's, for vs-monitor."""
         return self.run / "refused"

@@ -19,6 +19,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEADLINE = 120.0
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
+TOGETHER = subprocess.STDOUT
+"""As stderr: where stdout goes."""
+TimeoutExpired = subprocess.TimeoutExpired
 PIPE_SIZE = 1 << 20
 TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 """Before a program's words: it is killed when the process that started it dies."""

@@ -17,6 +17,8 @@ from conftest import Host, wait
 
 from tests.templates import BIN
 
+TABLE = os.environ.get("VS_TOOLS_TESTS_SAFETY", "")
+"""Where the table of all steps and faults goes; without it, a part of them is walked."""
 BRIDGE, NET = "vspool0", "10.98.0"
 SETUP = """
 hostname "$1"
@@ -186,6 +188,13 @@ class Node(Host):
                 return
             time.sleep(0.1)
         shutil.rmtree(self.root)
+
+
+def told(step: str, fault: str, outcome: str) -> None:
+    """A line of the table, when all that has to be true after a fault was."""
+    if TABLE:
+        with Path(TABLE).open("a") as table:
+            table.write(f"| {step} | {fault} | {outcome} |\n")
 
 
 @contextmanager

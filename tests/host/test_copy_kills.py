@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from conftest import wait
-from nodes import Node, met
+from nodes import TABLE, Node, met, told
 
+NO_COPY = "no copy, the next one goes on with what came"
 MASTER, ONE, TWO, GUEST = "vsm", "vsh-00", "vsh-01", "web"
-ALL = bool(os.environ.get("VS_TOOLS_TESTS_SAFETY"))
 QUICK = {"VS_TOOLS_FAULT_PATIENCE": "9"}
 GET_STEPS = ["store:partial", "get:config", "get:tree", "get:copied", "manifest:begun", "get:manifest", "store:filled",
              "store:synced", "store:renamed"]  # fmt: skip
@@ -34,7 +34,7 @@ def nodes(small: Path) -> Iterator[tuple[Node, Node, Node]]:
 
 def generations(master: Node) -> list[Path]:
     folder = master.root / "var/lib/vs-tools/store" / GUEST
-    return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "accepted")
+    return sorted(path for path in folder.glob("[!.]*") if path.name != "accepted")
 
 
 def whole(master: Node, one: Node) -> None:
@@ -54,30 +54,34 @@ def awake(one: Node) -> None:
     assert [path for path in one.leftovers() if "/." in path] == []
 
 
-@pytest.mark.parametrize("step", GET_STEPS if ALL else GET_STEPS[1::2])
+@pytest.mark.parametrize("step", GET_STEPS if TABLE else GET_STEPS[1::2])
 def test_a_copy_is_killed_on_the_master(nodes: tuple[Node, Node, Node], step: str) -> None:
     master, one, _ = nodes
-    before = len(generations(master)) if (master.root / "var/lib/vs-tools/store" / GUEST).exists() else 0
+    before = len(generations(master))
     done = master.vs("vs-get", "--name", GUEST, "--cool", VS_TOOLS_FAULT=step, **QUICK)
     assert done.code == -signal.SIGKILL, done
     assert len(generations(master)) == before + (step == "store:renamed")
     whole(master, one)
+    told(f"get: {step}", "the master's command", "the copy is whole" if step == "store:renamed" else NO_COPY)
 
 
 @pytest.mark.parametrize("place", ["asleep:marked", "cool:stopped", "cool:snapshot"])
-@pytest.mark.parametrize("command", ["get", "backup"] if ALL else ["backup"])
+@pytest.mark.parametrize("command", ["get", "backup"] if TABLE else ["backup"])
 def test_a_guest_that_was_stopped_for_its_copy_runs_again(
     nodes: tuple[Node, Node, Node], command: str, place: str
 ) -> None:
     master, one, _ = nodes
     (master.conf / "backup.conf").write_text(f"{GUEST}:cool,keep-last=2\n")
+    before = len(generations(master))
     one.agent(**QUICK, VS_TOOLS_FAULT=place)
     words = ("vs-get", "--name", GUEST, "--cool") if command == "get" else ("vs-backup",)
     done = master.vs(*words, **QUICK)
     one.agent()
     assert (done.code, ONE in done.err, "internal" in done.err) == (1, True, False), done
     awake(one)
+    assert len(generations(master)) == before
     whole(master, one)
+    told(f"{command}: {place}", "agent of the host", f"{NO_COPY}, the guest runs again")
 
 
 @pytest.mark.parametrize("fault", ["master", "agents", "rsync", "sshd", "network"])
@@ -85,7 +89,7 @@ def test_a_cool_copy_is_cut_short(nodes: tuple[Node, Node, Node], fault: str) ->
     master, one, _ = nodes
     (one.trees / GUEST / "large").write_bytes(os.urandom(8 << 20))
     conf = master.conf / "slaves.conf"
-    before = conf.read_text()
+    before, count = conf.read_text(), len(generations(master))
     conf.write_text("".join(f"{line},bwlimit=1000\n" for line in before.splitlines()))
     one.agent(**QUICK)
     try:
@@ -108,15 +112,17 @@ def test_a_cool_copy_is_cut_short(nodes: tuple[Node, Node, Node], fault: str) ->
     assert process.returncode in (1, -signal.SIGKILL), err
     assert "internal error" not in err
     awake(one)
+    assert len(generations(master)) == count
     one.cut("on")
     if fault == "sshd":
         one.sshd("on")
     one.agent()
     wait(lambda: not one.agents())
     whole(master, one)
+    told("get: copying", fault, f"{NO_COPY}, the guest runs again")
 
 
-@pytest.mark.parametrize("place", PUT_PLACES if ALL else PUT_PLACES[1::2])
+@pytest.mark.parametrize("place", PUT_PLACES if TABLE else PUT_PLACES[1::2])
 def test_a_put_is_killed_on_the_host(nodes: tuple[Node, Node, Node], place: str) -> None:
     master, one, two = nodes
     if not (master.root / "var/lib/vs-tools/store" / GUEST).exists():
@@ -127,7 +133,7 @@ def test_a_put_is_killed_on_the_host(nodes: tuple[Node, Node, Node], place: str)
     two.agent()
     assert (done.code, TWO in done.err, "internal" in done.err) == (1, True, False), done
     done = master.vs(*words, **QUICK)
-    if (two.guests / GUEST).exists() and done.code == 2:
+    if is_there := (two.guests / GUEST).exists() and done.code == 2:
         assert "already" in done.err, done
     else:
         assert (done.code, done.out) == (0, f"{TWO}:{GUEST}:disabled:stopped\n"), done
@@ -138,3 +144,6 @@ def test_a_put_is_killed_on_the_host(nodes: tuple[Node, Node, Node], place: str)
     master.ok("vs-remove", "--name", GUEST, "--host", TWO, "--yes")
     assert two.leftovers() == []
     awake(one)
+    told(
+        f"put: {place}", "agent of the host", "the guest is there" if is_there else "no guest, the next vs-put makes it"
+    )

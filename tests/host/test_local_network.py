@@ -109,6 +109,19 @@ def test_guest_reaches_the_world_by_nat_and_the_world_not_the_guest(internet: st
     assert NET not in seen, "no packet with the guest's address went out"
 
 
+def test_rules_that_somebody_emptied_are_missed_and_come_back(internet: str, web: Host) -> None:
+    """As a reload of the host's nftables.service does, which runs ``vs-net --all --repair`` afterwards."""
+    assert web.ok("vs-net", "--name", "web", "--check") == ""
+    _sh("nft flush ruleset")
+    done = web.vs("vs-net", "--name", "web", "--check")
+    assert (done.code, "rules of the local network vsbr0 are missing" in done.out) == (1, True), done
+    assert "vsbr0 are missing" in web.ok("vs-net", "--all", "--repair")
+    assert web.inside("web", f"nc -w 3 {internet} 7 < /dev/null").out == "world\n"
+    assert web.ok("vs-net", "--name", "web", "--check") == ""
+    assert "masquerade" in _sh(f"nft list table ip {local.TABLE}")
+    assert NET not in _sh("ip -n internet neighbour")
+
+
 def test_host_that_forwarded_nothing_forwards_for_its_guests_alone(internet: str, host: Host, small: Path) -> None:
     """A third network on the same host is not connected to the world by our bridge."""
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import Node, met
+from nodes import TABLE, Node, met, told
 
 MASTER, ONE, TWO = "vsm", "vsh-00", "vsh-01"
 KILLS = (
@@ -14,6 +14,12 @@ KILLS = (
     "register:cleaned", "restore:registered",
 )  # fmt: skip
 """Of the master's command, and of the agent (SIGKILL)."""
+
+UNDO_KILLS = (
+    "restore:begun", "aside:renamed", "aside:tree", "restore:aside", "back:context", "back:reserved", "back:renamed",
+    "back:tree", "back:counted", "back:owned", "restore:registered",
+)  # fmt: skip
+SOME_UNDO_KILLS = ("back:context", "back:renamed", "back:tree", "back:owned", "restore:registered")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,75 @@ def test_a_restore_that_is_killed_goes_on(nodes: dict[str, Node], small: Path) -
     assert list((master.root / "var/lib/vs-tools/restores").glob("*.json")) == []
     one.ok("vs-control", "--name", "kill", "--stop", "--disable")
     one.ok("vs-remove", "--name", "kill", "--yes")
+
+
+def test_a_guest_that_was_set_aside_comes_back_whatever_is_killed(nodes: dict[str, Node], small: Path) -> None:
+    master, one = nodes[MASTER], nodes[ONE]
+    made = one.vs("vs-create", "--name", "undo", "--interface", "10.99.7.8", "--template", str(small))
+    assert made.code == 0, made
+    one.ok("vs-control", "--name", "undo", "--enable", "--start")
+    one.inside("undo", "mkdir /srv; echo good > /srv/page")
+    one.ok("vs-control", "--name", "undo", "--stop")
+    master.ok("vs-get", "--name", "undo")
+    one.ok("vs-control", "--name", "undo", "--start")
+    done = master.vs("vs-restore", "--name", "undo", "--undo")
+    assert (done.code, "nothing of guest undo was set aside" in done.err) == (2, True), done
+    before, context = mac(one, "undo"), (one.guests / "undo/context").read_text()
+    for number, place in enumerate(("", *(UNDO_KILLS if TABLE else SOME_UNDO_KILLS))):
+        one.inside("undo", f"echo {number} > /srv/page")
+        master.ok("vs-restore", "--name", "undo")
+        (suspect,) = suspects(one, "undo")
+        one.inside("undo", f"echo later {number} > /srv/page")
+        assert f"would bring {suspect} on {ONE} back" in master.ok(
+            "vs-restore", "--name", "undo", "--undo", "--dry-run"
+        )
+        if place:
+            there = not place.startswith("restore:")
+            if there:
+                one.environment(VS_TOOLS_FAULT=place)
+            done = master.vs("vs-restore", "--name", "undo", "--undo", **({} if there else {"VS_TOOLS_FAULT": place}))
+            assert done.code == (1 if there else -signal.SIGKILL), (place, done)
+            one.environment()
+            trees = {(tree / "srv/page").read_text() for tree in one.trees.glob("undo*")}
+            assert trees == {f"{number}\n", f"later {number}\n"}, place
+            refused = master.vs("vs-restore", "--name", "undo")
+            assert (refused.code, "--undo" in refused.err) == (2, True), (place, refused)
+        done = master.vs("vs-restore", "--name", "undo", "--undo")
+        assert (done.code, done.out) == (0, f"{ONE}:undo:enabled:running\n"), (place, done)
+        assert one.inside("undo", "cat /srv/page").out == f"{number}\n", place
+        assert (mac(one, "undo"), (one.guests / "undo/context").read_text()) == (before, context), place
+        left = {path.name for path in (one.guests / "undo").iterdir()} & {".back", ".aside", "suspect"}
+        assert (left, (one.guests / "undo/name").read_text()) == (set(), "undo\n"), place
+        (other,) = suspects(one, "undo")
+        assert other != suspect
+        assert (one.trees / other / "srv/page").read_text() == f"later {number}\n", place
+        one.ok("vs-remove", "--name", other, "--yes")
+        assert sorted(path.name for path in one.trees.glob("[!T]*")) == ["undo"], place
+        who = "the master's command" if place.startswith("restore:") else "agent of the host"
+        told(f"restore --undo: {place or '-'}", who if place else "nothing", "the same command ends it")
+    assert list((master.root / "var/lib/vs-tools/restores").glob("*.json")) == []
+
+    # its addresses are another's by then, or its name is: nothing is stopped
+    master.ok("vs-restore", "--name", "undo")
+    (suspect,) = suspects(one, "undo")
+    one.ok("vs-control", "--name", "undo", "--stop", "--disable")
+    one.ok("vs-remove", "--name", "undo", "--yes")
+    one.ok("vs-create", "--name", "heir", "--interface", "10.99.7.8", "--template", str(small))
+    done = master.vs("vs-restore", "--name", "undo", "--undo")
+    assert (done.code, "address of guest heir" in done.err) == (2, True), done
+    one.ok("vs-remove", "--name", "heir", "--yes")
+    time = suspect.rpartition("-")[2]
+    for words, sentence in (
+        (("--generation", "2020"), "was set aside at 2020"), (("--host", TWO), "was set aside"),
+        (("--file", "/etc"), "leave --file out"),
+    ):  # fmt: skip
+        done = master.vs("vs-restore", "--name", "undo", "--undo", *words)
+        assert (done.code, sentence in done.err) == (2, True), done
+    line = master.ok("vs-restore", "--name", "undo", "--undo", "--generation", time[:13], "--host", ONE)
+    assert line == f"{ONE}:undo:disabled:stopped\n"
+    assert one.ok("vs-control", "--name", "undo", "--start") == f"{ONE}:undo:disabled:running\n"
+    one.ok("vs-control", "--name", "undo", "--stop")
+    one.ok("vs-remove", "--name", "undo", "--yes")
 
 
 def test_one_file_comes_back_and_what_it_replaces_is_kept(nodes: dict[str, Node], small: Path, tmp_path: Path) -> None:

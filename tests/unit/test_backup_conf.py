@@ -13,6 +13,7 @@ from vstools.config.text import Faults
 from vstools.errors import BadFiles
 
 from .made import DATA
+from .parsed import fault_lines, reader
 
 
 @pytest.fixture
@@ -20,20 +21,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "backup.conf"
 
 
-def read(path: Path, text: str) -> tuple[Entry, ...]:
-    """The entries of a file of this text; raises BadFiles."""
-    path.write_bytes(text.encode("utf-8", "replace"))
-    faults = Faults()
-    found = backup.load(path, faults)
-    faults.check()
-    return found
-
-
-def faults_of(path: Path, text: str) -> list[str]:
-    """The faults of a file of this text, without the path."""
-    with pytest.raises(BadFiles) as caught:
-        read(path, text)
-    return [line.removeprefix(f"{path}:") for line in caught.value.faults]
+read = reader(backup.load)
+faults_of = fault_lines(backup.load)
 
 
 def test_the_lines_on_the_slide_load_as_printed() -> None:

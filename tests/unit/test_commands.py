@@ -125,6 +125,15 @@ USAGE = {
     "a template of nothing": ("vs-template", "--file", "x.tar"),
     "a template of two things": ("vs-template", "--file", "x.tar", "--name", "web", "--debootstrap", "trixie"),
     "a template of nobody": ("vs-template", "--file", "x.tar", "--name", "nobody"),
+    "packages of nobody in particular": ("vs-pkg", "--upgrade-all"),
+    "packages of running guests and one": ("vs-pkg", "--running", "--name", "web", "--upgrade-all"),
+    "nothing about packages": ("vs-pkg", "--name", "web"),
+    "a package that is an option": ("vs-pkg", "--name", "web", "--install=-x"),
+    "a package that is a path": ("vs-pkg", "--name", "web", "--install", "/etc/passwd"),
+    "a package to be removed by a sign": ("vs-pkg", "--name", "web", "--install", "bash-"),
+    "an inventory that changes": ("vs-pkg", "--name", "web", "--inventory", "--upgrade-all"),
+    "an inventory of a sentence": ("vs-pkg", "--name", "web", "--inventory", "a b"),
+    "a window without an end": ("vs-pkg", "--name", "web", "--upgrade-all", "--window", "0"),
     "unification of nobody in particular": ("vs-unify",),
     "unification of one and all": ("vs-unify", "--name", "web", "--all"),
     "unification of a stranger": ("vs-unify", "--name", "web", "--name", "nobody"),
@@ -135,6 +144,8 @@ USAGE = {
     "an evacuation of one guest": ("vs-move", "--all", "--src-host", "one", "--name", "web"),
     "a restore of no copies": ("vs-restore", "--name", "web"),
     "a restore of a directory of nothing": ("vs-restore", "--name", "web", "--to", "/tmp"),
+    "an undo of what was not set aside": ("vs-restore", "--name", "web", "--undo"),
+    "an undo of one file": ("vs-restore", "--name", "web", "--undo", "--file", "/etc"),
     "a restore of two": ("vs-restore", "--name", "web", "--name", "db"),
     "an import from nowhere": ("vs-import", "--name", "new"),
     "an import from what is none": ("vs-import", "--name", "new", "--from", "/no/where"),
@@ -251,6 +262,16 @@ def test_a_value_that_is_missing_is_a_hyphen_in_a_table_and_null_in_json(capsys:
         "[",
         '{"guest": "web", "rss": null, "proc": 150}',
         "]",
+    ]
+
+
+def test_several_values_are_words_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"guest": "web", "addresses": ["10.1.0.2", "fd00::2"]}, {"guest": "db", "addresses": []}]
+    app.show(rows, str, as_json=False, table=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "GUEST  ADDRESSES",
+        "web    10.1.0.2 fd00::2",
+        "db     -",
     ]
 
 

@@ -15,23 +15,10 @@ from vstools.errors import BadFiles, Refused
 from vstools.guest import Cpu
 
 from .made import DATA, REPO
+from .parsed import fault_lines, reader
 
-
-def read(path: Path, text: str) -> CreateConf:
-    """The settings of a file of this text; raises BadFiles."""
-    path.write_text(text)
-    faults = Faults()
-    conf = create.load(path, faults)
-    faults.check()
-    return conf
-
-
-def faults_of(path: Path, text: str) -> list[str]:
-    """The faults of a file of this text, without the path."""
-    with pytest.raises(BadFiles) as caught:
-        read(path, text)
-    assert all(line.startswith(f"{path}:") for line in caught.value.faults)
-    return [line.removeprefix(f"{path}:") for line in caught.value.faults]
+read = reader(create.load)
+faults_of = fault_lines(create.load)
 
 
 @pytest.fixture
@@ -244,3 +231,15 @@ def test_what_change_writes_is_what_load_reads(path: Path, template: str) -> Non
     faults = Faults()
     assert create.load(path, faults).template == template
     faults.check()
+
+
+def test_what_copies_leave_free_is_a_share_or_mebibytes(path: Path) -> None:
+    size = 1000 << 20
+    assert read(path, "").store_reserve.of(size) == 50 << 20
+    assert read(path, "STORE_RESERVE=10%\n").store_reserve.of(size) == 100 << 20
+    assert read(path, "STORE_RESERVE=300\n").store_reserve.of(size) == 300 << 20
+    assert read(path, "STORE_RESERVE=3000\n").store_reserve.of(size) == size
+    for text in ("100%", "-1", "5 GiB", "%"):
+        assert faults_of(path, f"STORE_RESERVE={text}\n") == [
+            f"1:15: '{text}' is neither a number of MiB nor a share like 5%"
+        ]

@@ -230,7 +230,7 @@ WORDS = st.sampled_from(
     ["allow", "deny", "from", "to", "any", "0/0", "10.0.0.0/8", "10.0.0.1:10.0.0.2", "::1", "@a", "tcp:80", "udp:1-2",
      "all", "47", "icmp:8", "icmp6", ",", "#", "enable", "include", "x", "", '"', "{", "}", ";", "\x0b", "$(id)", "\n"]
 )  # fmt: skip
-SAFE = re.compile(r'([io]if "lo" )?[a-z0-9_ .:/{},!=-]*( comment "[^"\\]*")?')
+SAFE = re.compile(r'([io]if "lo" )?[a-z0-9_ .:/{},!=<-]*( comment "[^"\\]*")?')
 
 
 @given(lines=st.lists(st.one_of(st.text(), st.lists(WORDS, max_size=8).map(" ".join))))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from vstools.config import monitor
 from vstools.config.monitor import MonitorConf
 from vstools.config.text import Faults
-from vstools.errors import BadFiles
 
 from .made import DATA
+from .parsed import fault_lines, reader
 
 
 @pytest.fixture
@@ -20,18 +20,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "monitor.conf"
 
 
-def read(path: Path, text: str) -> MonitorConf:
-    path.write_text(text)
-    faults = Faults()
-    found = monitor.load(path, faults)
-    faults.check()
-    return found
-
-
-def faults_of(path: Path, text: str) -> list[str]:
-    with pytest.raises(BadFiles) as caught:
-        read(path, text)
-    return [fault.removeprefix(f"{path}:") for fault in caught.value.faults]
+read = reader(monitor.load)
+faults_of = fault_lines(monitor.load)
 
 
 def test_the_lines_of_2008_load_as_printed(path: Path) -> None:

@@ -14,22 +14,10 @@ from vstools.config.text import Faults, lines_of
 from vstools.errors import BadFiles
 
 from .made import DATA
+from .parsed import fault_lines, reader
 
-
-def read(path: Path, text: str) -> Networks:
-    """The networks of a file of this text; raises BadFiles."""
-    path.write_text(text)
-    faults = Faults()
-    found = networks.load(path, faults)
-    faults.check()
-    return found
-
-
-def faults_of(path: Path, text: str) -> list[str]:
-    """The faults of a file of this text, without the path."""
-    with pytest.raises(BadFiles) as caught:
-        read(path, text)
-    return [line.removeprefix(f"{path}:") for line in caught.value.faults]
+read = reader(networks.load)
+faults_of = fault_lines(networks.load)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What vs-restore decides: names, epochs, whose a guest is; and the paths of single files."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,25 @@ def test_a_guest_of_another_host_is_restored_there(copy: Generation) -> None:
     both = (Seen("one", "web", enabled=False, running=False), Seen("two", "web", enabled=False, running=True))
     with pytest.raises(Refused, match="belongs to host two"):
         restore.order(copy, Pool(both), Slave("one"), start=False)
+
+
+def test_what_was_set_aside_last_comes_back_in_a_later_epoch() -> None:
+    def aside(name: str, owner: str = "-") -> Seen:
+        return Seen("one", name, enabled=False, running=False, owner=owner, epoch=9)
+
+    last, first = (aside(restore.suspect("web", time)) for time in (TIME, TIME - timedelta(days=1)))
+    others = (aside("web.suspect-x"), aside("webx.suspect-20261123T031500Z"), aside(f"{last.guest}9", "one"))
+    here = Seen("one", "web", enabled=True, running=True, epoch=4)
+    pool = Pool((last, first, *others, here))
+    assert restore.suspects("web", pool) == [first, last]
+    assert restore.suspects("web", pool, "20261121") == [first]
+    found = restore.undoing("web", last, pool, Slave("one"), start=False)
+    assert (found.back, found.epoch, found.running, found.enabled) == (last.guest, 10, True, True)
+    gone = restore.undoing("web", last, Pool((last,)), Slave("one"), start=True)
+    assert (gone.other, gone.running, gone.enabled) == ("", True, False)
+    elsewhere = Seen("two", "web", enabled=False, running=True)
+    with pytest.raises(Refused, match="belongs to host two"):
+        restore.undoing("web", last, Pool((last, elsewhere)), Slave("one"), start=False)
 
 
 def test_a_guest_that_was_set_aside_is_no_problem_of_the_pool() -> None:

@@ -13,6 +13,7 @@ from vstools.config.text import Faults
 from vstools.errors import BadFiles
 
 from .made import DATA
+from .parsed import reader
 
 
 @pytest.fixture
@@ -20,13 +21,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "slaves.conf"
 
 
-def read(path: Path, text: str) -> tuple[Slave, ...]:
-    """The hosts of a file of this text; raises BadFiles."""
-    path.write_bytes(text.encode("utf-8", "replace"))
-    faults = Faults()
-    found = slaves.load(path, faults)
-    faults.check()
-    return found
+read = reader(slaves.load)
 
 
 def test_the_lines_on_the_slide_load_as_printed() -> None:

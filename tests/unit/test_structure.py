@@ -18,7 +18,21 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("lifecycle", frozenset({"lifecycle"})),
     (
         "rooms",
-        frozenset({"firewall", "hooks", "limits", "lxc", "monitor", "network", "stats", "storage", "tree", "units"}),
+        frozenset(
+            {
+                "firewall",
+                "hooks",
+                "limits",
+                "lxc",
+                "monitor",
+                "network",
+                "packages",
+                "stats",
+                "storage",
+                "tree",
+                "units",
+            }
+        ),
     ),
     ("data", frozenset({"config"})),
     ("words", frozenset({"guest", "render"})),

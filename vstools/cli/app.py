@@ -183,18 +183,18 @@ def control_line(row: Mapping[str, Any]) -> str:
 def _table(rows: list[Mapping[str, object]]) -> None:
     if not rows:
         return
-    words = {True: "yes", False: "no", None: "-"}
-    cells = [[key.upper() for key in rows[0]]]
-    cells += [
-        [
-            words.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
-            for value in row.values()
-        ]
-        for row in rows
-    ]
+    cells = [[key.upper() for key in rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 def confirm(question: str, yes: bool) -> None:

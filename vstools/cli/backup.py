@@ -9,7 +9,6 @@ import typer
 from vstools import log
 from vstools import paths as installation
 from vstools.cli import app, pooled
-from vstools.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,10 +164,8 @@ def _drill(paths: "Paths", names: list[str] | None) -> int:
     drill.sweep(paths)
     kept, wrong = store.of(paths), 0
     for guest in names or kept.names():
-        newest = kept.newest(guest)
         try:
-            if newest is None:
-                raise Refused(f"there is no copy of {guest} in {kept.root}", "vs-get makes one")
+            newest = kept.generation(guest, None)
             result = trial.drill(paths, newest)
         except VsError as error:
             print(f"vs-backup: {guest}: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """vs-hosts: the hosts of the pool, and the first contact with a new one."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +8,9 @@ from vstools import log
 from vstools import paths as installation
 from vstools.cli import app, pooled
 from vstools.errors import Refused
+
+if TYPE_CHECKING:
+    from vstools.config.slaves import Slave
 
 
 def hosts(
@@ -41,7 +44,6 @@ def hosts(
     says there; stores it; installs the pool's key there, by the admin's own key or password; and adds the host to
     slaves.conf. Nothing is sent to a host before its key was accepted.
     """
-    from vstools.config import slaves
     from vstools.pool import contact, scan
 
     app.exclusive(add=bool(add), remove=bool(remove), forget_key=bool(forget_key))
@@ -49,12 +51,7 @@ def hosts(
     if (address or port or user or fingerprint) and not add:
         raise Refused("--address, --port, --user and --fingerprint go with --add")
     if add:
-        try:
-            place = None if address is None else slaves.parse_place(address)
-            name, login = slaves.parse_host(add), slaves.parse_user(user or "root")
-        except ValueError as error:
-            raise Refused(f"--add: {error}") from None
-        slave = slaves.Slave(name, address=place, port=port or 22, user=login)
+        slave = _slave(add, address, port or 22, user or "root")
         version = contact.add(paths, slave, lambda key: pooled.accept_key(slave.host, key, fingerprint), timeout)
         print(f"{slave.host}:up:{version}")
         return 0
@@ -72,14 +69,23 @@ def hosts(
     return _show(as_json, table, timeout)
 
 
+def _slave(name: str, address: str | None, port: int, user: str) -> "Slave":
+    from vstools.config import slaves
+
+    try:
+        place = None if address is None else slaves.parse_place(address)
+        return slaves.Slave(slaves.parse_host(name), address=place, port=port, user=slaves.parse_user(user))
+    except ValueError as error:
+        raise Refused(f"--add: {error}") from None
+
+
 def _show(as_json: bool, table: bool, timeout: float) -> int:
-    from vstools.config.slaves import Slave
     from vstools.errors import VsError
     from vstools.pool import remote, scan
 
     paths = installation.from_environment()
 
-    def ask(slave: Slave) -> str:
+    def ask(slave: "Slave") -> str:
         with remote.agent(paths, slave, timeout) as agent:
             return agent.version
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "vs-monitor": ("monitor", "monitor"),
     "vs-move": ("move", "move"),
     "vs-net": ("net", "net"),
+    "vs-pkg": ("pkg", "pkg"),
     "vs-ps": ("ps", "ps"),
     "vs-put": ("put", "put"),
     "vs-remove": ("remove", "remove"),

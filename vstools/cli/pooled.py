@@ -69,7 +69,8 @@ def chosen(found: "Pool", slaves: "Sequence[Slave]", guest: str, noselect: froze
 
     for _, sentence in found.missing:
         log.warn(sentence)
-    seen = scan.chosen(found.guests, guest, noselect)
+    where = f"on {slaves[0].host}" if len(slaves) == 1 else "in the pool"
+    seen = scan.chosen(found.guests, guest, noselect, where)
     return next(slave for slave in slaves if slave.host == seen.host)
 
 

@@ -31,9 +31,7 @@ def put(
         raise Refused("say where to: --host HOST")
     guest = app.single(name)
     kept = store.of(paths)
-    chosen = kept.generation(guest, generation) if generation else kept.newest(guest)
-    if chosen is None:
-        raise Refused(f"there is no copy of {guest} in {kept.root}", "vs-get makes one")
+    chosen = kept.generation(guest, generation)
     (slave,) = scan.hosts(paths, [host])
     found = scan.scan(paths, scan.hosts(paths))
     pooled.require_host(found, slave)

@@ -29,6 +29,9 @@ def restore(
         str | None, typer.Option("--to", help="with --file: into this directory of this node", metavar="DIRECTORY")
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="start the guest also where it did not run")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="bring the guest back that was set aside (--generation: at that time)")
+    ] = False,
     owner_is_dead: pooled.OwnerIsDead = False,
     dry_run: app.DryRun = False,
 ) -> int:
@@ -40,6 +43,9 @@ def restore(
 
     --file brings one file or directory back into the guest, running or not; what it replaces is kept as
     PATH.before-TIME. With --to it comes to a directory of this node, and no host is asked.
+
+    --undo brings the guest back that was set aside last, with all that is in it, its context and its addresses; the one
+    that is there now is set aside for it.
     """
     from vstools.pool import store
 
@@ -47,10 +53,12 @@ def restore(
     guest = app.single(name)
     if to is not None and file is None:
         raise Refused("--to goes with --file")
+    if undo and file is not None:
+        raise Refused("--undo brings a whole guest back", "leave --file out")
+    if undo:
+        return _undo(paths, store.of(paths), guest, generation or "", host, start=start, dry_run=dry_run)
     kept = store.of(paths)
-    chosen = kept.generation(guest, generation) if generation else kept.newest(guest)
-    if chosen is None:
-        raise Refused(f"there is no copy of {guest} in {kept.root}", "vs-get makes one")
+    chosen = kept.generation(guest, generation)
     if file is not None:
         return _file(paths, chosen, host, file, to, dry_run=dry_run)
     return _whole(paths, kept, chosen, generation, host, start=start, owner_is_dead=owner_is_dead, dry_run=dry_run)
@@ -88,6 +96,8 @@ def _whole(
 
     every = scan.hosts(paths)
     begun = pool.begun(paths, chosen.guest)
+    if begun is not None and begun.back:
+        raise Refused(f"{begun.back} was coming back as {chosen.guest}", f"vs-restore --name {chosen.guest} --undo")
     if begun is not None:
         (slave,) = scan.hosts(paths, [host or begun.host])
         if slave.host != begun.host:
@@ -116,8 +126,40 @@ def _do(paths: "Paths", kept: "Store", slave: "Slave", wanted: "Order") -> int:
 
     with pooled.bar(f"{wanted.name} to {slave.host}") as progress:
         pool.restore(paths, kept, slave, wanted, progress)
-    log.note(f"the suspect guest is kept as {wanted.other} on {slave.host}")
+    if wanted.other:
+        log.note(f"the {'other' if wanted.back else 'suspect'} guest is kept as {wanted.other} on {slave.host}")
     return pooled.show_line(paths, slave, wanted.name)
+
+
+def _undo(paths: "Paths", kept: "Store", guest: str, time: str, host: str | None, *, start: bool, dry_run: bool) -> int:
+    """The guest that was set aside takes the place of the one that is there."""
+    from vstools.pool import restore as pool
+    from vstools.pool import scan
+
+    wanted = pool.begun(paths, guest)
+    if wanted is not None and not wanted.back:
+        raise Refused(f"a restore of {guest} was begun", f"vs-restore --name {guest} ends it; then --undo")
+    if wanted is not None:
+        (slave,) = scan.hosts(paths, [wanted.host])
+        log.note(f"{wanted.back} was coming back as {guest}, and goes on")
+    else:
+        slaves = scan.hosts(paths)
+        found = scan.scan(paths, slaves)
+        for _, sentence in found.missing:
+            log.warn(sentence)
+        named = {each.host for each in (scan.hosts(paths, [host]) if host else slaves)}
+        aside = [seen for seen in pool.suspects(guest, found, time) if seen.host in named]
+        if not aside:
+            raise Refused(f"nothing of guest {guest} was set aside{f' at {time}' if time else ''}", "see vs-scan")
+        if len({seen.host for seen in aside}) > 1:
+            raise Refused(f"guest {guest} was set aside on several hosts", "name one: --host")
+        slave = next(each for each in slaves if each.host == aside[-1].host)
+        wanted = pool.undoing(guest, aside[-1], found, slave, start=start)
+    if dry_run:
+        now = f", and {guest} aside as {wanted.other}" if wanted.other else ""
+        print(f"would bring {wanted.back} on {wanted.host} back as {guest}{now}")
+        return 0
+    return _do(paths, kept, slave, wanted)
 
 
 def _anew(

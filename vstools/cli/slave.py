@@ -1,7 +1,8 @@
 """vs-slave: what a master's commands run on a host, over ssh. Nothing of it is for people.
 
 Without words it is the agent; ``send NAME MODE``, ``receive NAME`` and ``lay NAME`` are the other end of the master's
-rsync; ``guard NAME TOKEN`` starts a guest again that was stopped for a while by somebody who was killed then.
+rsync; ``list NAME [quick]`` says what is in a tree now; ``guard NAME TOKEN`` starts a guest again that was stopped for
+a while by somebody who was killed then.
 """
 
 import sys
@@ -33,6 +34,10 @@ def main() -> None:
                 from vstools.pool import laying
 
                 sys.exit(laying.receive(paths, words[1], words[2:]))
+            elif words[0] == "list" and words[2:] in ([], ["quick"]) and len(words) > 1:
+                from vstools.pool import listing
+
+                listing.give(paths, words[1], quick=len(words) > 2)
             elif words[0] == "guard" and len(words) == 3:
                 from vstools.pool import giving
 

@@ -28,6 +28,18 @@ AMONG_OTHERS = Place()
 
 
 @dataclass(frozen=True)
+class Reserve:
+    """What stays free of a file system: MiB, or percent of it."""
+
+    amount: int
+    percent: bool = False
+
+    def of(self, size: int) -> int:
+        """Bytes, of a file system of so many bytes."""
+        return size * self.amount // 100 if self.percent else min(size, self.amount << 20)
+
+
+@dataclass(frozen=True)
 class CreateConf:
     """The host's settings; limits in MiB or counts, None where there is none."""
 
@@ -55,8 +67,11 @@ class CreateConf:
     link: str = "auto"
     storage: Place = AMONG_OTHERS
     store: str = ""
+    store_reserve: Reserve = Reserve(5, percent=True)
     monitor_smtp: str = ""
     backup_mailto: tuple[str, ...] = ("root",)
+    pkg_proxy: str = ""
+    pkg_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,10 +129,23 @@ def parse_relay(text: str) -> str:
     return text
 
 
+def parse_reserve(text: str) -> Reserve:
+    """``N%`` or ``N`` in MiB."""
+    if match := re.fullmatch(r"([0-9]{1,2})%", text):
+        return Reserve(int(match[1]), percent=True)
+    if re.fullmatch(r"[0-9]{1,12}", text):
+        return Reserve(int(text))
+    raise ValueError(f"{text!r} is neither a number of MiB nor a share like 5%")
+
+
 def _mailto(text: str) -> tuple[str, ...]:
     from vstools.config.monitor import parse_mailto
 
     return parse_mailto(text)
+
+
+def _ends(text: str) -> tuple[str, ...]:
+    return tuple(parse_relay(word) for word in re.split(r"[\s,]+", text.strip()) if word)
 
 
 SETTINGS = (
@@ -146,7 +174,10 @@ SETTINGS = (
     Setting("STORAGE", "storage", parse_place, "auto: among the others; lvm:GROUP[/POOL]: a volume of its own"),
     Setting("MONITOR_SMTP", "monitor_smtp", parse_relay, "HOST[:PORT] that takes mails; empty: sendmail"),
     Setting("BACKUP_MAILTO", "backup_mailto", _mailto, "who gets vs-backup's summary: mail addresses"),
+    Setting("PKG_PROXY", "pkg_proxy", parse_relay, "HOST[:PORT] that vs-pkg opens in place of the repositories"),
+    Setting("PKG_HOSTS", "pkg_hosts", _ends, "HOST[:PORT] ... that vs-pkg may open; empty: the guest's, if public"),
     Setting("STORE", "store", _path, "where a master keeps copies of guests; empty: /var/lib/vs-tools/store"),
+    Setting("STORE_RESERVE", "store_reserve", parse_reserve, "what copies leave free there: MiB, or a share like 5%"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 _LINE = re.compile(r"(?P<indent>\s*)(?P<key>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=)(?P<value>.*)")

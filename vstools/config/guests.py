@@ -39,7 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 _DOMAIN, _NAMESERVERS = "domain", "nameservers"
-_NICS = "interfaces"
+NICS = "interfaces"
 ACCEPT_RA = "accept_ra"
 
 
@@ -67,7 +67,7 @@ def read(config: Path, name: str, faults: Faults) -> Guest:
         name=name,
         context=context or 2,
         nodename=value.get("uts/nodename", parse_nodename) or name,
-        nics=_read_nics(config, faults),
+        nics=nics(config, faults),
         limits=limits.read(value, faults),
         enabled=is_enabled(config),
         depends=value.get("apps/init/depends", _parse_depends) or (),
@@ -98,7 +98,7 @@ def save(config: Path, guest: Guest) -> None:
 
 def _save_nics(config: Path, guest: Guest, old: Guest | None) -> None:
     """Exchange all of a guest's interfaces at once: who is killed, or finds the disk full, leaves those of before."""
-    there, new = config / _NICS, config / f".{_NICS}~"
+    there, new = config / NICS, config / f".{NICS}~"
     shutil.rmtree(new, ignore_errors=True)
     try:
         if there.is_dir():
@@ -136,13 +136,14 @@ def _parse_depends(text: str) -> tuple[str, ...]:
     return tuple(check_name(word, imported=True) for word in text.split())
 
 
-def _read_nics(config: Path, faults: Faults) -> tuple[Nic, ...]:
+def nics(config: Path, faults: Faults, folder: str = NICS) -> tuple[Nic, ...]:
+    """The interfaces that a guest's directory tells, in a directory of it."""
     try:
-        keys = [entry.name for entry in (config / "interfaces").iterdir() if entry.is_dir()]
+        keys = [entry.name for entry in (config / folder).iterdir() if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    nics = (_read_nic(config / "interfaces" / key, faults) for key in sorted(keys, key=natural))
-    return tuple(nic for nic in nics if nic is not None)
+    found = (_read_nic(config / folder / key, faults) for key in sorted(keys, key=natural))
+    return tuple(nic for nic in found if nic is not None)
 
 
 def natural(key: str) -> tuple[int, str]:
@@ -173,7 +174,7 @@ def addresses_in_use(paths: Paths) -> dict[str, str]:
     """Every address of every guest of this host (and of those being made), with the guest's name."""
     used: dict[str, str] = {}
     for config in sorted(paths.guests.glob("*")):
-        for nic in _read_nics(config, Faults()):
+        for nic in nics(config, Faults()):
             used.setdefault(bracketed(nic.address), config.name.removeprefix(STAGED))
     return used
 

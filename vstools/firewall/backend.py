@@ -23,6 +23,9 @@ class Backend(Protocol):
         The other back end's rules are taken away then: they would go on filtering.
         """
 
+    def opened(self, words: str, before: Chains) -> str:
+        """A text of ``saved`` with more entries at the heads of chains."""
+
     def saved(self, netns: str) -> str:
         """What is in force, as a text for ``load``; empty where nothing is."""
 

@@ -73,6 +73,7 @@ def _matches(match: Match, packet: Packet) -> bool:
         and match.protocol in (None, packet.protocol)
         and match.hop_limit in (None, packet.hop_limit)
         and (not match.states or packet.state in match.states)
+        and not match.marked
     )
 
 

@@ -7,13 +7,14 @@ lost that both accept. A fresh table accepts; that is while there is no link yet
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vstools import run
 from vstools.errors import VsError
 from vstools.firewall import nftables
 from vstools.firewall.live import NOTHING, Live, LiveRule, is_up
-from vstools.firewall.model import ACCEPT, DROP, ICMP6, Chains, Entry, Match
+from vstools.firewall.model import ACCEPT, DROP, ICMP6, MARK, Chains, Entry, Match
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
@@ -32,7 +33,8 @@ _PROTOCOL_0, _TYPE_255 = "0x6&0xff=0x0", "0x0>>0x16&0x3c@0x0>>0x18=0xff"
 _ENDS = {"-s": "saddr", "-d": "daddr"}
 _MEANINGS = {
     "-i": "meta iif", "-o": "meta oif", "--dport": "{} dport", "--dports": "{} dport", "--icmp-type": "icmp type",
-    "--icmpv6-type": "icmpv6 type", "--ctstate": "ct state", "--hl-eq": "ip6 hoplimit",
+    "--icmpv6-type": "icmpv6 type", "--ctstate": "ct state", "--hl-eq": "ip6 hoplimit", "--mark": "ct mark",
+    "--datestop": "meta time <",
 }  # fmt: skip
 """iptables' options in nft's words."""
 _SAYS_PROTOCOL = {"--dport", "--dports", "--icmp-type", "--icmpv6-type"}
@@ -76,6 +78,8 @@ def _verdicts(entry: Entry) -> Iterator[str]:
         return
     if entry.verdict == DROP:
         yield f'-j NFLOG --nflog-prefix "{_told(entry.reason, _PREFIX_MAX)}" --nflog-group {nftables.LOG_GROUP}'
+    if entry.marks:
+        yield f"-j CONNMARK --set-mark {entry.marks:#x}"
     yield f'-m comment --comment "{_told(entry.reason, _COMMENT_MAX)}" -j {entry.verdict.upper()}'
 
 
@@ -89,6 +93,10 @@ def _ways(match: Match, family: int) -> Iterator[str]:
     after = f"-m hl --hl-eq {match.hop_limit} " * (match.hop_limit is not None)
     if match.states:
         after += f"-m conntrack --ctstate {','.join(sorted(match.states, reverse=True)).upper()} "  # the kernel's order
+    if match.marked is not None:
+        after += f"-m connmark --mark {f'{match.marked:#x}' if match.marked else f'0x0/{MARK:#x}'} "
+    if match.until is not None:
+        after += f"-m time --datestop {datetime.fromtimestamp(match.until, UTC):%Y-%m-%dT%H:%M:%S} "
     for service in _services(match, family):
         yield f"{before}{service}{after}"
 
@@ -128,6 +136,26 @@ def _shares(ports: list[str]) -> Iterator[list[str]]:
             share = []
         share.append(port)
     yield share
+
+
+def opened(words: str, before: Chains) -> str:
+    """A text of ``saved`` or ``text`` with more entries, each of one address at most, at the heads of chains."""
+    lines: list[str] = []
+    waiting: dict[str, tuple[Entry, ...]] = {}
+    family = 0
+    for line in words.splitlines():
+        if line.startswith("# IPv"):
+            family, waiting = int(line.removeprefix("# IPv")), dict(before)
+        if line.startswith("-A "):
+            chain = line.split(" ", 2)[1]
+            lines += (
+                f"-A {chain} {body}"
+                for entry in waiting.pop(chain, ())
+                if entry.match.family in (None, family)
+                for _, body in _rules(chain, "", entry, family)
+            )
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def load(netns: str, words: str) -> None:
@@ -171,7 +199,7 @@ def up(netns: str) -> dict[str, bool]:
 
 
 def _live(line: str, family: str) -> LiveRule | None:
-    """A line as ``LiveRule``; None for what only tells of the packets that the next rule drops."""
+    """A line as ``LiveRule``; None for what only tells of, or marks, the packets that the next rule decides about."""
     found = _COUNTED.fullmatch(line)
     if found is None:
         raise VsError(f"the child for iptables wrote {line!r}", "is the package python3-iptables a newer one?")
@@ -180,7 +208,7 @@ def _live(line: str, family: str) -> LiveRule | None:
     ]
     given: dict[str, str] = dict(options)
     verdict, protocol = given.get("-j", given.get("-g", "")), given.get("-p", "")
-    if verdict == "NFLOG":
+    if verdict in ("NFLOG", "CONNMARK"):
         return None
     header, whole = ("ip", "/32") if family == "4" else ("ip6", "/128")
     ends = [f"{header} {_ENDS[word]} {value.removesuffix(whole)}" for word, value in options if word in _ENDS]
@@ -205,6 +233,11 @@ def _live(line: str, family: str) -> LiveRule | None:
 
 def _value(word: str, value: str) -> str:
     """A value as nft writes it."""
+    if word == "--datestop":
+        return value.replace("T", " ")
+    if word == "--mark":
+        number, _, mask = value.partition("/")
+        return f"< {int(mask, 16)}" if mask else str(int(number, 16))  # the highest bit is not set
     values = value.replace(":", "-").lower().split(",")
     if word == "--ctstate":
         return ",".join(sorted(values))

@@ -2,6 +2,10 @@
 
 A packet's other end is looked at first. Addresses of the host, and those that reach it as well (link-local, multicast,
 broadcast), are matched only by rules that name them; everything else by all rules. In both cases the first rule wins.
+
+A window lets a guest open connections to a few places for a while, whatever its rules say. The kernel keeps the time:
+what the window lets through says until when, and connections that were opened through it bear a mark by which
+they are told from others that are established.
 """
 
 import ipaddress
@@ -15,7 +19,11 @@ from vstools.guest import Address, Interface
 HOOKS = {"input": "from", "output": "to"}
 """Base chain -> the word of firewall.conf for its direction; ``from_all`` and ``to_all`` hold a file's rules."""
 ACCEPT, DROP = "accept", "drop"
-ICMP6 = 58
+WINDOW = "a window for packages"
+_GOING_ON = ("established", "related")
+TCP, ICMP6 = 6, 58
+MARK = 1 << 31
+"""The bit of the conntrack mark that connections bear which a window opened; the others say which window."""
 _SOLICITATION, _ADVERTISEMENT = 133, 134  # of routers (RFC 4861)
 _NEIGHBOURS = (135, 136)  # neighbour solicitation and advertisement (RFC 4861)
 _ALSO_HOST = tuple(ipaddress.ip_network(net) for net in (
@@ -29,7 +37,8 @@ class Match:
 
     ``nets`` are of the one ``family`` (4 or 6), and are the packet's source where ``source`` is true, else its
     destination. ``spans`` are ranges of destination ports or ICMP types, in order and apart. ``iif`` and ``oif`` name
-    the link that it comes by or leaves by.
+    the link that it comes by or leaves by. ``marked`` is its connection's mark, 0 for none of a window's. ``until`` is
+    a time in seconds since 1970: from then on nothing matches.
     """
 
     family: int | None = None
@@ -41,15 +50,21 @@ class Match:
     hop_limit: int | None = None
     iif: str = ""
     oif: str = ""
+    marked: int | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One rule: ``verdict`` is accept, drop or the chain where it goes on; ``reason`` says whose decision that is."""
+    """One rule: ``verdict`` is accept, drop or the chain where it goes on; ``reason`` says whose decision that is.
+
+    With ``marks``, the packet's connection bears that mark from then on.
+    """
 
     match: Match
     verdict: str
     reason: str = ""
+    marks: int = 0
 
 
 Chains = dict[str, tuple[Entry, ...]]
@@ -69,7 +84,7 @@ def chains(policy: Policy, own: Iterable[Interface], host: Iterable[Address], *,
         incoming = hook == "input"
         found[hook] = (*_always(policy.advised, incoming=incoming), *_ends(mine, incoming=incoming, up=up))
         found[f"{word}_known"] = (
-            Entry(Match(states=("established", "related")), ACCEPT, "established"),
+            Entry(Match(states=_GOING_ON, marked=0), ACCEPT, "established"),
             Entry(Match(states=("invalid",)), DROP, "invalid"),
             *(Entry(_end(nets, source=incoming), f"{word}_host") for nets in guarded),
             Entry(Match(), f"{word}_all") if up else Entry(Match(), ACCEPT, "no firewall"),
@@ -80,6 +95,23 @@ def chains(policy: Policy, own: Iterable[Interface], host: Iterable[Address], *,
         last = Entry(Match(), DROP, "no rule allows it")
         found[f"{word}_all"] = (*(entry for rule in begun for entry in _entries(rule, rule.nets)), last) if up else ()
     return found
+
+
+def window(ends: Iterable[tuple[Address, int]], until: int) -> Chains:
+    """What goes before the entries of these chains while a window is open, until ``until`` seconds since 1970.
+
+    It leads to ``ends``, pairs of an address and a TCP port; what it opened passes both ways. Each window has a mark of
+    its own: what an earlier one opened is not accepted again.
+    """
+    mark = MARK | until % MARK
+    going_on = Entry(Match(states=_GOING_ON, marked=mark, until=until), ACCEPT, WINDOW)
+    new = Match(protocol=TCP, states=("new",), until=until)
+    opened = []
+    for address, port in ends:
+        end = _end((ipaddress.ip_network(address),), source=False)
+        match = replace(new, family=end.family, nets=end.nets, spans=((port, port),))
+        opened.append(Entry(match, ACCEPT, WINDOW, marks=mark))
+    return {"from_known": (going_on,), "to_known": (going_on, *opened)}
 
 
 def broadcasts(own: Iterable[Interface]) -> Iterator[IpNetwork]:

@@ -11,7 +11,7 @@ from typing import Any
 from vstools import run
 from vstools.firewall import nfnetlink, present
 from vstools.firewall.live import NOTHING, Live, LiveRule
-from vstools.firewall.model import ACCEPT, DROP, HOOKS, ICMP6, Chains, Entry, Match
+from vstools.firewall.model import ACCEPT, DROP, HOOKS, ICMP6, MARK, Chains, Entry, Match
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
@@ -26,6 +26,7 @@ _HOOK_NUMBERS = (1, 3)  # NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT
 _NF_DROP = b"\0\0\0\0"
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4  # NFTA_RULE_*
 _EXPR_NAME, _EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT, _VERDICT_CHAIN = 1, 2, 2, 2, 2
+_CLOCK = {"TZ": "UTC"}  # nft reads and writes times as the local ones, of which one hour a year is there twice
 _COMMENT_MAX = 120  # the kernel's userdata has room for 128 bytes, as has a log's prefix
 _BASE = ("input", "output", "forward")
 _PORTS = {6: "tcp dport", 17: "udp dport", 1: "icmp type", ICMP6: "icmpv6 type"}
@@ -51,7 +52,8 @@ def _rule(entry: Entry) -> str:
         return f"{match} goto {entry.verdict}".lstrip()
     reason = quotable(entry.reason)
     logged = f'log prefix "{reason}" group {LOG_GROUP} ' if entry.verdict == DROP else ""
-    return f'{match} counter {logged}{entry.verdict} comment "{reason}"'.lstrip()
+    marks = f"ct mark set {entry.marks} " if entry.marks else ""
+    return f'{match} {marks}counter {logged}{entry.verdict} comment "{reason}"'.lstrip()
 
 
 def _words(match: Match) -> Iterator[str]:
@@ -73,6 +75,10 @@ def _words(match: Match) -> Iterator[str]:
         yield f"ip6 hoplimit {match.hop_limit}"
     if match.states:
         yield f"ct state {','.join(match.states)}"
+    if match.marked is not None:
+        yield f"ct mark {match.marked}" if match.marked else f"ct mark < {MARK}"
+    if match.until is not None:
+        yield f"meta time < {match.until}"
 
 
 def quotable(words: str, most: int = _COMMENT_MAX) -> str:
@@ -81,13 +87,23 @@ def quotable(words: str, most: int = _COMMENT_MAX) -> str:
     return plain if len(plain) <= most else f"...{plain[3 - most :]}"
 
 
+def opened(words: str, before: Chains) -> str:
+    """A text of ``saved`` or ``text`` with more entries at the heads of chains."""
+    lines = (
+        f"insert rule inet {TABLE} {chain} {_rule(entry)}\n"
+        for chain, entries in before.items()
+        for entry in reversed(entries)
+    )
+    return words + "".join(lines)
+
+
 def load(netns: str, words: str) -> None:
     """Give a text to the kernel, in the guest's namespace: all of it, or nothing changes and VsError is raised.
 
     Then the legacy tables are emptied, which would go on filtering.
     """
     with network_namespace(NAMESPACES / netns):
-        run.run(["nft", "-f", "-"], stdin=words)
+        run.run(["nft", "-f", "-"], stdin=words, env=_CLOCK)
         others = present.legacy_tables()
     if others:
         from vstools.firewall import iptables
@@ -105,7 +121,7 @@ def clear(netns: str) -> None:
 def saved(netns: str) -> str:
     """What the kernel holds, as a text for ``load``, without counters; empty where there is no table of ours."""
     with network_namespace(NAMESPACES / netns):
-        listed = run.run(["nft", "--stateless", "list", "table", "inet", TABLE], check=False)
+        listed = run.run(["nft", "--stateless", "list", "table", "inet", TABLE], check=False, env=_CLOCK)
     return "" if listed.code else f"table inet {TABLE} {{ }}\nflush table inet {TABLE}\n{listed.out}"
 
 
@@ -165,7 +181,7 @@ def read(netns: str) -> Live:
 def _table(netns: str) -> list[dict[str, Any]]:
     """The entries of our table as ``nft -j`` has them (``man 5 libnftables-json``)."""
     with network_namespace(NAMESPACES / netns):
-        said = run.run(["nft", "-j", "list", "ruleset"]).out
+        said = run.run(["nft", "-j", "list", "ruleset"], env=_CLOCK).out
     entries: list[dict[str, Any]] = json.loads(said)["nftables"]
     return [entry for entry in entries if any(body.get("table", body.get("name")) == TABLE for body in entry.values())]
 
@@ -184,7 +200,7 @@ def _live(rule: dict[str, Any]) -> LiveRule:
             verdict = kind
         elif kind == "goto":
             verdict = body["target"]
-        elif kind != "log":
+        elif kind not in ("log", "mangle"):
             matches.append(json.dumps(part))
     return LiveRule(rule["chain"], packets, size, verdict, " ".join(matches) or "all", rule.get("comment", ""))
 

@@ -21,7 +21,7 @@ from vstools.stats.files import read
 from vstools.storage import choose
 
 _MIB = 1 << 20
-_MORE = 1.05
+MORE = 1.05
 """A tree takes up to a twentieth more on another file system."""
 
 
@@ -140,7 +140,7 @@ def _network(guest: Guest, host: Settings) -> None:
 
 
 def _space(paths: Paths, guest: Guest, needs: Needs, host: Settings) -> None:
-    size = int(needs.size * _MORE)
+    size = int(needs.size * MORE)
     place = host.conf.storage
     if place.group:
         from vstools.storage import lvplace

@@ -22,6 +22,7 @@ from vstools.storage import choose, own
 
 WAS = "suspect"
 """In the directory of a guest that was set aside: ``NAME CONTEXT`` of the guest it was."""
+ADDRESSES = "interfaces.suspect"
 _UNFINISHED = ".aside"
 _LIMIT = 256
 
@@ -37,16 +38,16 @@ def set_aside(paths: Paths, name: str, other: str) -> int:
         with departure.held(paths, name, stop=True), log.change(f"set aside as {other}", name):
             _take_name(paths, name, other)
     with guest_lock(paths, other):
-        was, context = _was(paths, other)
-        if was != name:
-            raise Refused(f"{other} was guest {was}, not {name}")
+        former, context = was(paths, other)
+        if former != name:
+            raise Refused(f"{other} was guest {former}, not {name}")
         if (paths.config_of(other) / _UNFINISHED).exists():
             with runtime_lock(paths, other):
                 _finish(paths, name, other, context)
     return context
 
 
-def _was(paths: Paths, other: str) -> tuple[str, int]:
+def was(paths: Paths, other: str) -> tuple[str, int]:
     """Which guest it was, and in which context."""
     try:
         name, context = files.read_bounded(paths.config_of(other) / WAS, _LIMIT).split()
@@ -90,36 +91,42 @@ def _finish(paths: Paths, name: str, other: str, before: int) -> None:
             guest = replace(guest, context=staging.draw_context(paths))
             files.write(config / "context", f"{guest.context}\n")
     checkpoint("aside:context")
-    _move_tree(paths, name, other, guest)
+    move_tree(paths, name, other, guest)
     checkpoint("aside:tree")
-    _rename(config / "interfaces", config / "interfaces.suspect")
-    _rename(paths.log_of(name), paths.log_of(other))
+    rename(config / guests.NICS, config / ADDRESSES)
+    rename(paths.log_of(name), paths.log_of(other))
     files.write(config / "name", f"{other}\n")
-    if not registry.storage(paths, other) and paths.tree_of(other).is_dir():
-        with disk.starting(paths, guest):  # it is counted by its new context
-            pass
+    count(paths, guest)
     checkpoint("aside:counted")
     (config / _UNFINISHED).unlink()
     files.sync_directory(config)
     checkpoint("aside:done")
 
 
-def _rename(old: Path, new: Path) -> None:
+def count(paths: Paths, guest: Guest) -> None:
+    """Let a tree be counted by the context that its guest has now."""
+    if not registry.storage(paths, guest.name) and paths.tree_of(guest.name).is_dir():
+        with disk.starting(paths, guest):
+            pass
+
+
+def rename(old: Path, new: Path) -> None:
+    """Give something another name, durably, where that is not done."""
     if old.exists() and not new.exists():
         old.rename(new)
         files.sync_directory(new.parent)
 
 
-def _move_tree(paths: Paths, name: str, other: str, guest: Guest) -> None:
+def move_tree(paths: Paths, name: str, other: str, guest: Guest) -> None:
     """The tree's directory, or its own volume, which is mounted there."""
     if guest.volume is None:
-        _rename(paths.tree_of(name), paths.tree_of(other))
+        rename(paths.tree_of(name), paths.tree_of(other))
         return
     former = own.Own(paths, guest.volume, name)
     later = own.Own(paths, own.volume_of(paths, guest.volume.group, guest.context), other)
     if former.found() is not None:
         former.release(name)
-    _rename(paths.tree_of(name), paths.tree_of(other))
+    rename(paths.tree_of(name), paths.tree_of(other))
     former.become(later)
     files.write(paths.config_of(other) / registry.STORAGE, f"{later.volume}\n")
     choose.of_guest(paths, other).attach(other)

@@ -11,7 +11,7 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Address, Guest, Nic
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, confirm, filtering, presence, records, trees, upkeep
+from vstools.lifecycle import addresses, confirm, filtering, presence, records, trees, upkeep, window
 from vstools.lifecycle.host import Settings, guest_lock, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.network.namespace import inside
@@ -253,6 +253,7 @@ def _connect(paths: Paths, wanted: Change, record: records.Record) -> None:
         local.ensure(paths, links, wanted.host.networks)
         own = (address for link in links for address in link.addresses)
         filtering.load(record.netns, filtering.chains(wanted.policy, own, up=up), wanted.host.conf.firewall_backend)
+        window.again(paths, name, record.netns)
         checkpoint("change:firewall")
         mend.mend(record.netns, links, tuple(key for key in both.names if key not in now.names))
     presence.check_ipv6(record.netns, links, wait=True)

@@ -191,7 +191,7 @@ def _restore_addresses(paths: Paths, name: str, pending: Pending) -> None:
 
 def _restore_kernel(paths: Paths, name: str, pending: Pending) -> None:
     from vstools.firewall import backend
-    from vstools.lifecycle import records, upkeep
+    from vstools.lifecycle import records, upkeep, window
 
     with runtime_lock(paths, name):
         record = records.started(paths, name)
@@ -200,6 +200,7 @@ def _restore_kernel(paths: Paths, name: str, pending: Pending) -> None:
         same = pending.life == record.token
         if pending.rules and same:
             backend.choose(pending.backend).load(record.netns, pending.rules)
+            window.again(paths, name, record.netns)
     down = pending.down if same else ()
     if "vlan" not in down:  # links that were down shall not be up even for a moment
         upkeep.mend_links(paths, name)

@@ -36,10 +36,33 @@ def start(paths: Paths, name: str) -> None:
         if _runs(paths, name):
             return
         with log.change("start", name):
-            if paths.systemd:
-                _start_unit(paths, name)
-            else:
-                _start_here(paths, name)
+            _start(paths, name)
+
+
+def _start(paths: Paths, name: str) -> None:
+    if paths.systemd:
+        _start_unit(paths, name)
+    else:
+        _start_here(paths, name)
+
+
+def start_idle(paths: Paths, name: str) -> None:
+    """Start a stopped guest in which nothing runs but what enters it (``window.is_idle``). Needs the guest's lock.
+
+    Raises Refused where it runs by now.
+    """
+    if _runs(paths, name):
+        raise Refused(f"guest {name} was just started", "try again")
+    with log.change("start for packages", name):
+        _start(paths, name)
+
+
+def end_idle(paths: Paths, name: str) -> None:
+    """End a guest of ``start_idle`` at once, and clear what is left of it. Needs the guest's lock."""
+    lxc.kill(paths, name)
+    if paths.systemd and not units.is_idle(name):
+        units.stop(name)
+    phases.cleanup(paths, name)
 
 
 def _runs(paths: Paths, name: str) -> bool:

@@ -34,7 +34,8 @@ def names(paths: Paths) -> list[str]:
             elif os.path.lexists(paths.guests / entry / MADE):
                 entries.add(f"{STAGED}{entry}")
     found = {entry.removeprefix(STAGED).removeprefix(DOOMED) for entry in entries}
-    return sorted(name for name in found.union(_dead(paths)) if not awaited(paths, name))
+    found = found.union(_dead(paths), _abandoned(paths))
+    return sorted(name for name in found if not awaited(paths, name))
 
 
 def awaited(paths: Paths, name: str) -> bool:
@@ -53,6 +54,15 @@ def _dead(paths: Paths) -> list[str]:
     except FileNotFoundError:
         return []
     return [name for name in started if not alive.is_running(paths, name)]
+
+
+def _abandoned(paths: Paths) -> list[str]:
+    """Guests whose packages a dead command worked at: its lock can be had."""
+    try:
+        names = os.listdir(paths.packages)
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name[0] != "." and not files.is_locked(paths.locks / f"{name}.packages")]
 
 
 def may_be_snapshots(paths: Paths) -> bool:

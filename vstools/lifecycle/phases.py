@@ -18,7 +18,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds, disk, ownership, records, trees
+from vstools.lifecycle import bounds, disk, ownership, records, trees, window
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -95,6 +95,7 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
             from vstools.lifecycle import confirm
 
             confirm.before_start(paths, name)
+        window.forget_abandoned(paths, name)
         trees.opened(paths, name)
         start = decide(paths, name)
         local.check_devices(start.links)
@@ -116,6 +117,7 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
 def _check_mount_points(paths: Paths, guest: Guest) -> None:
     """LXC mounts there: a link left by the guest's root would lead it astray, a pipe would hold it for ever."""
     places = ("dev", "proc", "sys", *(("tmp",) if guest.limits.tmpfs is not None else ()))
+    places += ("run",) if window.is_idle(paths, guest.name) else ()
     with Inside(paths.tree_of(guest.name)) as tree:
         for place in places:
             if tree.exists(place) and not tree.is_directory(place):
@@ -191,7 +193,8 @@ def write_lxc_config(paths: Paths, guest: Guest, record: records.Record) -> None
     """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
     items = bounds.items(paths, guest, record.cgroup)
     shown = lxcfs.FILES if lxcfs.usable(paths.lxcfs, guest.name) else ()
-    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items, shown)
+    idle = window.is_idle(paths, guest.name)
+    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items, shown, idle)
     lxc.write_config(paths, guest, around)
 
 

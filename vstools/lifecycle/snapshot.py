@@ -35,6 +35,22 @@ def of_guest(paths: Paths, name: str) -> Iterator[Path]:
 
 
 @contextmanager
+def seen(paths: Paths, name: str) -> Iterator[tuple[Path, bool]]:
+    """A guest's tree for who only looks at it, and whether it stays as it is for the time of a block.
+
+    It does in a snapshot. Where the storage has none, it is the tree itself: the guest runs, starts and stops as it
+    likes. No hook is run. Raises as ``of_guest`` does at the end.
+    """
+    with ExitStack() as stack:
+        with guest_lock(paths, name):
+            _check(paths, name)
+            storage, tree = choose.of_guest(paths, name), paths.tree_of(name)
+            if storage.snapshots:
+                tree = stack.enter_context(storage.snapshot(tree))
+        yield tree, storage.snapshots
+
+
+@contextmanager
 def _prepared(paths: Paths, name: str) -> Iterator[None]:
     """Hooks around the moment of a snapshot: a database is told to hold still, and to go on whatever came of it."""
     try:

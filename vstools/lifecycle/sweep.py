@@ -9,7 +9,7 @@ import shutil
 from vstools import files, log, lxc, units
 from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
-from vstools.lifecycle import disk, leftovers, phases, records, staging
+from vstools.lifecycle import disk, leftovers, phases, records, staging, window
 from vstools.lifecycle.host import guest_lock
 from vstools.lifecycle.leftovers import MADE
 from vstools.paths import DOOMED, STAGED, Paths
@@ -48,6 +48,7 @@ def sweep_one(paths: Paths, name: str) -> None:
     """
     if leftovers.awaited(paths, name):
         return
+    window.sweep(paths, name)
     config = paths.config_of(name)
     if config.is_dir():
         if (config / MADE).exists():

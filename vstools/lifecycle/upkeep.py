@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vstools import log
 from vstools.config import guests
 from vstools.errors import Refused
-from vstools.lifecycle import confirm, filtering, presence, records
+from vstools.lifecycle import confirm, filtering, presence, records, window
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
 from vstools.network import plan
 from vstools.paths import Paths
@@ -39,11 +39,12 @@ def differences(paths: Paths, name: str) -> tuple[str, ...]:
 
 
 def _differences(paths: Paths, name: str, record: records.Record) -> Iterator[str]:
-    from vstools.network import mend
+    from vstools.network import local, mend
 
     host = settings(paths)
     links = host.links(guests.load(paths, name))
     yield from mend.differences(record.netns, links)
+    yield from local.differences(paths, links)
     own = (address for link in links for address in link.addresses)
     wanted = filtering.chains(filtering.policy(paths, name), own)
     yield from filtering.differences(record.netns, wanted, host.conf.firewall_backend)
@@ -98,7 +99,7 @@ def pending(paths: Paths, name: str) -> confirm.Pending:
     record = records.started(paths, name)
     if record is None:
         return confirm.Pending()
-    backend, rules = filtering.saved(record.netns)
+    backend, rules = window.rules(paths, name, record.netns)
     down = mend.switched_off(record.netns, _links(paths, name))
     return confirm.Pending(life=record.token, backend=backend, rules=rules, down=down)
 
@@ -125,6 +126,7 @@ def mend_links(paths: Paths, name: str) -> None:
         records.write(paths, name, both)
         with host_lock(paths, "links"):
             local.ensure(paths, links, host.networks)
+            local.mend(paths, links, host.networks)
             mend.mend(record.netns, links, gone)
         presence.check_ipv6(record.netns, links, wait=True)
         records.leave_vlans(paths, name, both, now)
@@ -154,6 +156,7 @@ def _load_rules(paths: Paths, name: str, policy: "Policy", *, up: bool) -> None:
         host = settings(paths)
         filters = filtering.wanted(policy, name, netns, host.links(guests.load(paths, name)), up=up)
         filtering.load(netns, filters, host.conf.firewall_backend)
+        window.again(paths, name, netns)
 
 
 def ruleset(paths: Paths, name: str, *, up: bool) -> str:

@@ -4,6 +4,8 @@ It exists where networks.conf and create.conf name it (``install.sh --demo`` wri
 guest that needs it; so nothing has to be done at boot. The bridge's address is its network's gateway.
 """
 
+import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from vstools.render import render
 
 BRIDGE = "vsbr0"
 TABLE = "vs_local"
+_MADE = "local-network"
+"""In /run/vs-tools: the index of the bridge that was made here; one that somebody else made has another."""
 _WAS_OFF = "forwarding-was-off"
 _TABLE_SIZE = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 _LEAST_CONNECTIONS, _MOST_CONNECTIONS = 256, 4096
@@ -40,12 +44,34 @@ def ensure(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:
         make(paths, _networks(links, networks))
         return
     lines = _lines(links, networks)
-    if any(not devices.has_address(line.gateway) for line in lines if line.gateway) and _is_ours():
-        has = (line for line in networks.lines if not line.vlan and line.gateway and devices.has_address(line.gateway))
-        _furnish(tuple(dict.fromkeys((*has, *lines))), only_for_guests=(paths.run / _WAS_OFF).exists())
+    if any(not devices.has_address(line.gateway) for line in lines if line.gateway) and _is_ours(paths):
+        _furnish_again(paths, lines, networks)
 
 
-def _is_ours() -> bool:
+def mend(paths: Paths, links: tuple[Link, ...], networks: Networks) -> None:
+    """Load the host's rules again where ``differences`` misses them. The caller holds a lock."""
+    if any(differences(paths, links)):
+        _furnish_again(paths, _lines(links, networks), networks)
+
+
+def differences(paths: Paths, links: tuple[Link, ...]) -> Iterator[str]:
+    """A sentence where the host's rules for the local network of ``links`` are gone: somebody emptied them all."""
+    if any(link.device == BRIDGE for link in links) and _is_made(paths) and not _has_rules():
+        yield f"the rules of the local network {BRIDGE} are missing on the host: its guests do not reach the world"
+
+
+def _is_ours(paths: Paths) -> bool:
+    return _is_made(paths) or _has_rules()  # what an earlier version made has rules alone
+
+
+def _is_made(paths: Paths) -> bool:
+    try:
+        return int((paths.run / _MADE).read_text()) == socket.if_nametoindex(BRIDGE)
+    except (OSError, ValueError):
+        return False
+
+
+def _has_rules() -> bool:
     return not run.run(["nft", "list", "table", "ip", TABLE], check=False).code
 
 
@@ -71,15 +97,21 @@ def make(paths: Paths, lines: tuple[Network, ...]) -> None:
     forwards = _FORWARD.read_text().strip() == "1"
     run.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     try:
+        files.write(files.directory(paths.run) / _MADE, f"{socket.if_nametoindex(BRIDGE)}\n")
         _furnish(lines, only_for_guests=not forwards)
         run.run(["ip", "link", "set", BRIDGE, "up"])
         if not forwards:
-            files.directory(paths.run)
             (paths.run / _WAS_OFF).touch()
             _FORWARD.write_text("1")
     except BaseException:
         run.run(["ip", "link", "delete", BRIDGE], check=False)
         raise
+
+
+def _furnish_again(paths: Paths, lines: tuple[Network, ...], networks: Networks) -> None:
+    """The same for a bridge that is there, which may have other networks already."""
+    has = (line for line in networks.lines if not line.vlan and line.gateway and devices.has_address(line.gateway))
+    _furnish(tuple(dict.fromkeys((*has, *lines))), only_for_guests=(paths.run / _WAS_OFF).exists())
 
 
 def _furnish(lines: tuple[Network, ...], *, only_for_guests: bool) -> None:
@@ -115,6 +147,7 @@ def remove(paths: Paths) -> None:
     if (paths.run / _WAS_OFF).exists():
         _FORWARD.write_text("0")
         (paths.run / _WAS_OFF).unlink()
+    (paths.run / _MADE).unlink(missing_ok=True)
     run.run(["nft", "delete", "table", "ip", TABLE], check=False)
     if has_device(BRIDGE):
         run.run(["ip", "link", "delete", BRIDGE])

@@ -137,6 +137,18 @@ class Session:
 
         return aside.set_aside(self.paths, name, other)
 
+    def may_return(self, name: str, other: str) -> None:
+        """Object where a guest that was set aside cannot have its name again."""
+        from vstools.lifecycle import back
+
+        back.check(self.paths, name, other)
+
+    def bring_back(self, name: str, other: str, epoch: int) -> None:
+        """Give a guest that was set aside its name again; it is this host's then."""
+        from vstools.lifecycle import back
+
+        back.bring_back(self.paths, name, other, epoch)
+
     def lay(self, name: str) -> None:
         """Make room in a guest's tree for a file that comes; it goes with the session."""
         from vstools.pool import laying
@@ -250,7 +262,7 @@ class Session:
 VERBS = (
     "states", "claim", "wake", "describe", "files", "check", "stage", "register", "own", "abandon", "remove", "do",
     "forget", "hold", "let_go", "release", "admit", "expel", "reach", "push", "set_aside", "lay", "place",
-    "room",
+    "room", "may_return", "bring_back",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from vstools.config.text import Faults
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths, host_name
 from vstools.pool import get, scan
-from vstools.pool.store import Store
+from vstools.pool.store import Full, Store
 
 _HOSTS_AT_ONCE = 4
 """Hosts that send at the same time; each sends one guest at a time."""
@@ -39,6 +39,8 @@ class Outcome:
     seconds: float = 0.0
     sent: int = 0
     pruned: int = 0
+    full: bool = False
+    """The store's reserve was reached."""
 
 
 def entries(paths: Paths, names: Sequence[str] | None = None) -> list[Entry]:
@@ -83,7 +85,12 @@ def run(
     paths: Paths, store: Store, jobs: Sequence[Job], done: Callable[[Outcome], None] = lambda _: None, *,
     accept: bool = False,
 ) -> list[Outcome]:  # fmt: skip
-    """Do the jobs: hosts side by side, the guests of a host one after the other. Each outcome is told as it comes."""
+    """Do the jobs: hosts side by side, the guests of a host one after the other. Each outcome is told as it comes.
+
+    A copy that came to the store's reserve is tried once more when no other one comes: it may have been one of those
+    that took the room.
+    """
+    again: list[Job] = []
     by_host: dict[Slave, list[Job]] = defaultdict(list)
     for job in jobs:
         by_host[job.slave].append(job)
@@ -92,12 +99,19 @@ def run(
         found = []
         for job in by_host[slave]:
             outcome = _one(paths, store, job, accept=accept)
+            if outcome.full and len(by_host) > 1:
+                again.append(job)
+                continue
             done(outcome)
             found.append(outcome)
         return found
 
     with ThreadPoolExecutor(max_workers=_HOSTS_AT_ONCE) as threads:
-        return [outcome for outcomes in threads.map(of_host, by_host) for outcome in outcomes]
+        outcomes = [outcome for outcomes in threads.map(of_host, by_host) for outcome in outcomes]
+    for job in again:
+        outcomes.append(_one(paths, store, job, accept=accept))
+        done(outcomes[-1])
+    return outcomes
 
 
 def _one(paths: Paths, store: Store, job: Job, *, accept: bool) -> Outcome:
@@ -108,7 +122,8 @@ def _one(paths: Paths, store: Store, job: Job, *, accept: bool) -> Outcome:
         made = get.get(paths, store, slave, entry.guest, mode=mode, accept=accept)
         gone = store.prune(entry.guest, entry.keep)
     except (VsError, OSError) as error:
-        return Outcome(entry.guest, slave.host, error=str(error), seconds=time.monotonic() - begun)
+        seconds, full = time.monotonic() - begun, isinstance(error, Full)
+        return Outcome(entry.guest, slave.host, error=str(error), seconds=seconds, full=full)
     sent = get.about(made).sent
     return Outcome(entry.guest, slave.host, made.name, seconds=time.monotonic() - begun, sent=sent, pruned=len(gone))
 

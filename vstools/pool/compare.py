@@ -5,7 +5,7 @@ After a break-in the first questions are: what may act as root now, what program
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vstools.pool.manifest import changed, fields_of, quoted, unquoted
@@ -65,9 +65,14 @@ def compare(older: Iterable[Line], newer: Iterable[Line], *, full: bool = False)
     What is neither listed in KINDS by name nor executable is summed up by directories. ``full``: it is not, and files
     of which the time alone changed are named as well.
     """
-    found = list(_changes(dict(older), newer, full=full))
-    if not full:
-        found = [each for each in found if each.kind != "other"] + _summaries(found)
+    found, counts = [], dict[bytes, Counter[str]]()
+    for each in _changes(dict(older), newer, full=full):
+        if full or each.kind != "other":
+            found.append(each)
+        else:
+            folder = b"/".join(each.name.split(b"/")[:-1][: _SUMMARY_PARTS + 1]) + b"/"
+            counts.setdefault(folder, Counter())[each.what] += 1
+    found += _summaries(counts)
     return sorted(found, key=lambda each: (KINDS.index(each.kind), each.name, each.what))
 
 
@@ -82,6 +87,8 @@ def _changes(before: dict[bytes, bytes], newer: Iterable[Line], *, full: bool) -
             continue
         old = fields_of(earlier)
         keys = set(changed(old, new)) - {"inode"}
+        if name.startswith(b"./config/"):  # it is written anew for each copy
+            keys -= {"time"}
         if "dir" in (old["type"], new["type"]):  # its time is that of what is in it
             keys -= {"time"} if old["type"] == new["type"] else set()
         if keys - {"time"} or (keys and full):
@@ -144,18 +151,11 @@ def _differences(old: dict[str, str], new: dict[str, str], keys: set[str]) -> st
     return ", ".join(words) or "time"
 
 
-def _summaries(found: Iterable[Change]) -> list[Change]:
+def _summaries(counts: Mapping[bytes, Counter[str]]) -> Iterator[Change]:
     """How much of what is called ``other`` changed below each directory, to the third level."""
-    counts: dict[bytes, Counter[str]] = {}
-    for each in found:
-        if each.kind == "other":
-            folder = b"/".join(each.name.split(b"/")[:-1][: _SUMMARY_PARTS + 1]) + b"/"
-            counts.setdefault(folder, Counter())[each.what] += 1
     order = ("added", "changed", "removed")
-    return [
-        Change("other", "several", folder, ", ".join(f"{count[what]} {what}" for what in order if count[what]))
-        for folder, count in counts.items()
-    ]
+    for folder, count in counts.items():
+        yield Change("other", "several", folder, ", ".join(f"{count[what]} {what}" for what in order if count[what]))
 
 
 def accounts(file: str, before: str, after: str) -> str:

@@ -12,7 +12,7 @@ from vstools.config.slaves import Slave
 from vstools.config.text import LIMIT, Faults, lines_of
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
-from vstools.paths import Paths
+from vstools.paths import Paths, host_name
 from vstools.pool import remote, ssh
 
 _APPEND = """umask 077; mkdir -p ~/.ssh; cd ~/.ssh; touch authorized_keys
@@ -40,7 +40,7 @@ def pool_key(paths: Paths) -> str:
             new = folder / ".key.new"
             for left in (new, new.with_suffix(".new.pub")):
                 left.unlink(missing_ok=True)
-            comment = f"vs-tools pool of {os.uname().nodename.partition('.')[0]}"
+            comment = f"vs-tools pool of {host_name()}"
             run.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(new)])
             checkpoint("contact:key")
             new.with_suffix(".new.pub").rename(folder / f"{ssh.KEY}.pub")
@@ -84,11 +84,11 @@ def recognize(
 ) -> None:
     """Let nothing be sent to a host before its key was accepted, once; raises Refused where it shows another one."""
     key = shown_key(slave, timeout)
-    known = _known(paths, slave)
+    known = ssh.known_line(paths, slave)
     if known is None:
         accept(key)
         _remember(paths, slave, key)
-    elif known != key.text:
+    elif known.split()[1:] != [key.kind, key.text]:
         raise Refused(
             f"host {slave.host} shows another key than it had: {key.fingerprint}",
             f"if it was installed anew: vs-hosts --forget-key {slave.host}; if not, somebody is in between",
@@ -126,28 +126,21 @@ def _install_key(paths: Paths, slave: Slave, public: str) -> None:
         )
 
 
-def _known_lines(paths: Paths) -> list[str]:
-    path = ssh.folder(paths) / ssh.KNOWN_HOSTS
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def _known(paths: Paths, slave: Slave) -> str | None:
-    """The host's key as it was stored; None where it is not known yet."""
-    words = (line.split() for line in _known_lines(paths))
-    return next((found[2] for found in words if len(found) == 3 and found[0] == slave.name), None)
-
-
 def _remember(paths: Paths, slave: Slave, key: HostKey) -> None:
-    lines = [*_known_lines(paths), f"{slave.name} {key.kind} {key.text}"]
-    files.write(ssh.folder(paths) / ssh.KNOWN_HOSTS, "".join(f"{line}\n" for line in lines), 0o600)
+    _write_known(paths, [*ssh.known_lines(paths), f"{slave.name} {key.kind} {key.text}"])
 
 
 def forget_key(paths: Paths, name: str) -> None:
     """Forget the key of a host that was installed anew; raises Refused when none is stored."""
-    kept = [line for line in _known_lines(paths) if line.split()[:1] != [name]]
-    if len(kept) == len(_known_lines(paths)):
+    lines = ssh.known_lines(paths)
+    kept = [line for line in lines if line.split()[:1] != [name]]
+    if len(kept) == len(lines):
         raise Refused(f"no key of host {name!r} is stored")
-    files.write(ssh.folder(paths) / ssh.KNOWN_HOSTS, "".join(f"{line}\n" for line in kept), 0o600)
+    _write_known(paths, kept)
+
+
+def _write_known(paths: Paths, lines: list[str]) -> None:
+    files.write(ssh.folder(paths) / ssh.KNOWN_HOSTS, "".join(f"{line}\n" for line in lines), 0o600)
 
 
 def _enlist(paths: Paths, slave: Slave) -> None:

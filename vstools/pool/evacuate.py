@@ -5,15 +5,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from vstools.config.owner import Owner
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
+from vstools.lifecycle import arriving
 from vstools.paths import Paths
 from vstools.pool import get, journal, parcel, remote, scan
 
 _MIB = 1 << 20
 _SOME = 256 * _MIB
 """What a guest without a memory limit is counted with, so that not all of them go to the same host."""
-_MORE = 1.05  # as on the host that is asked (lifecycle/arriving.py)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def plan(guests: Iterable[Guest], rooms: Mapping[str, Room]) -> list[Step]:
     left = dict(rooms)
     steps = []
     for guest in sorted(guests, key=lambda each: (-each.memory, each.name)):
-        needed = int(guest.disk * _MORE)
+        needed = int(guest.disk * arriving.MORE)
         free = [host for host in left if host not in guest.objections and left[host].disk >= needed]
         if not free:
             told = [f"{host}: {guest.objections.get(host, 'no room')}" for host in sorted(left)]
@@ -85,12 +86,9 @@ def _guest(there: remote.Agent, others: Iterable[remote.Agent], name: str) -> Gu
         memory = _SOME if said["rss"] is None else parcel.whole(said["rss"]) * _MIB
     except (KeyError, ValueError) as error:
         raise VsError(f"host {host} describes its guest in a way that cannot be", str(error)) from error
-    owner = [told.owner.host, told.owner.epoch] if told.owner else [host, 1]
+    owner = told.owner or Owner(host, 1)
     found = parcel.files_of(host, there.call("files", name=name))
-    words = {
-        "transfer": f"plan-{host}-{owner[1]}"[:64], "name": name, "owner": owner, "files": parcel.packed(found),
-        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
-    }  # fmt: skip
+    words = parcel.coming(f"plan-{host}-{owner.epoch}", name, found, owner, told)
     objections = {other.slave.host: said for other in others if (said := _objection(other, words))}
     return Guest(name, memory, told.size, objections)
 

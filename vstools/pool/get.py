@@ -84,7 +84,8 @@ def get(
         checkpoint("get:config")
         moment = datetime.now(UTC)
         passed = _copy(paths, slave, there, name, mode, partial, progress)
-        written = manifest.write(partial.path, None if partial.newest is None else partial.newest.path)
+        former = partial.newest
+        written = manifest.write(partial.path, former.path if former else None, partial.check)
         _describe(partial, slave, told, mode, passed, written.sha256)
         checkpoint("get:manifest")
         return partial.commit(moment)
@@ -98,7 +99,15 @@ def _copy(
     checkpoint("get:tree")
     try:
         passed = rsync.pull(
-            paths, slave, name, mode, partial.path.parent, tree, before=partial.links, progress=progress
+            paths,
+            slave,
+            name,
+            mode,
+            partial.path.parent,
+            tree,
+            before=partial.links,
+            progress=progress,
+            check=partial.check,
         )
     finally:
         there.call("wake", name=name, timeout=LONG)

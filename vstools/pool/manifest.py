@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,11 @@ class Written:
     sha256: str
 
 
-def write(generation: Path, former: Path | None = None) -> Written:
+def write(generation: Path, former: Path | None = None, check: Callable[[], None] = lambda: None) -> Written:
     """Write ``generation``/manifest, taking over from ``former``, an earlier generation, what both have.
 
-    Nobody writes to the generation meanwhile, and ``former`` is not removed. Raises VsError when a file cannot be read.
+    Nobody writes to the generation meanwhile, and ``former`` is not removed. ``check`` is called now and then, and may
+    raise. Raises VsError when a file cannot be read.
     """
     known = _known(generation, former)
     path = generation / FILE
@@ -90,6 +91,7 @@ def write(generation: Path, former: Path | None = None) -> Written:
         for lines in tree.lines(known):
             block = b"".join(lines)
             names += len(lines)
+            check()
             checksum.update(block)
             out.write(block)
         return Written(names, tree.read, tree.bytes, checksum.hexdigest())
@@ -189,7 +191,7 @@ class _Tree:
     def _tags(self, path: bytes) -> bytes:
         """The tags of what is not opened: a directory, a link, a device."""
         try:
-            return _tags_of(f"/proc/self/fd/{self._root}/{os.fsdecode(path)}")
+            return tags_of(f"/proc/self/fd/{self._root}/{os.fsdecode(path)}", follow=False)
         except OSError as error:  # its own words would hold the whole name
             raise VsError(f"{_shown(path)} cannot be read", str(error.strerror)) from error
 
@@ -208,14 +210,16 @@ class _Tree:
                 checksum.update(self._buffer[:size])
                 self.bytes += size
             self.read += 1
-            return b" sha256digest=%s%s" % (checksum.hexdigest().encode(), _tags_of(descriptor)), state.st_nlink
+            return b" sha256digest=%s%s" % (
+                checksum.hexdigest().encode(),
+                tags_of(descriptor, follow=True),
+            ), state.st_nlink
         finally:
             os.close(descriptor)
 
 
-def _tags_of(place: int | str) -> bytes:
-    """The word about the extended attributes of an open file, or of a name, which is not followed; none, no word."""
-    follow = isinstance(place, int)
+def tags_of(place: int | str, *, follow: bool) -> bytes:
+    """The word about the extended attributes of an open file or of a name; none, no word. Raises OSError."""
     try:
         names = sorted(os.listxattr(place, follow_symlinks=follow))
     except OSError as error:

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vstools import log
+from vstools.config.owner import Owner
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
-from vstools.pool import accepted, get, handing, journal, parcel, remote, scan, ssh, transfer, wire
+from vstools.pool import accepted, get, handing, journal, parcel, put, remote, scan, ssh, transfer, wire
 from vstools.pool.journal import Journal
 from vstools.pool.remote import Agent
 from vstools.pool.rsync import Passed
@@ -67,10 +68,7 @@ def move(
     with journal.opened(paths, name) as old:
         if old is not None:
             raise Refused(f"a move of {name} was begun and not ended", "vs-move --resume or --rollback")
-        with remote.agent(paths, source) as there, remote.agent(paths, target) as here:
-            for agent in (there, here):
-                agent.call("claim", name=name)
-            there.call("wake", name=name, timeout=get.LONG)
+        with _agents(paths, name, source, target) as (there, here):
             words, order = _prepare(store, name, there, here, wishes)
             if wishes.dry_run:
                 return Done(0, 0, 0)
@@ -80,27 +78,33 @@ def move(
                 return _run(paths, book, order, words, (there, here), wishes, progress)
 
 
+@contextmanager
+def _agents(
+    paths: Paths, name: str, source: Slave, target: Slave, patience: float = 0.0
+) -> Iterator[tuple[Agent, Agent]]:  # fmt: skip
+    """The agents of both hosts, which nobody else asks for this guest; the source's is as no dead command left it."""
+    with remote.agent(paths, source) as there, remote.agent(paths, target) as here:
+        for agent in (there, here):
+            agent.call("claim", name=name, patience=patience, timeout=get.LONG)
+        there.call("wake", name=name, timeout=get.LONG)
+        yield there, here
+
+
 def _prepare(store: Store, name: str, there: Agent, here: Agent, wishes: Wishes) -> tuple[dict[str, Any], Order]:
     """Ask both hosts everything that can be asked before; raises Refused where something speaks against it."""
     source, target = there.slave.host, here.slave.host
     told = parcel.told(source, there.call("describe", name=name, timeout=get.LONG))
     found = parcel.files_of(source, there.call("files", name=name))
     accepted.require(store, name, source, found, accept=wishes.accept)
-    owner, epoch = (told.owner.host, told.owner.epoch) if told.owner else (source, 1)
-    order = Order(name, source, target, f"move-{source}-{target}-{epoch}"[:64], epoch, told.running, told.enabled)
-    words = {
-        "transfer": order.transfer, "name": name, "files": parcel.packed(found), "owner": [owner, order.epoch],
-        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
-    }  # fmt: skip
-    if owner != source:
+    owner = told.owner or Owner(source, 1)
+    undertaking = f"move-{source}-{target}-{owner.epoch}"[:64]
+    order = Order(name, source, target, undertaking, owner.epoch, told.running, told.enabled)
+    if owner.host != source:
         raise Refused(
-            f"guest {name} on {source} belongs to host {owner}", f"vs-adopt --name {name} there, if that is dead"
+            f"guest {name} on {source} belongs to host {owner.host}", f"vs-adopt --name {name} there, if that is dead"
         )
-    answer = parcel.answer(target, here.call("check", words, timeout=get.LONG))
-    if answer.objections:
-        raise Refused(f"{target}: {'; '.join(answer.objections)}")
-    for note in answer.notes:
-        log.note(f"{target}: {note}")
+    words = parcel.coming(undertaking, name, found, owner, told)
+    put.ask(here, words)
     return words, order
 
 
@@ -259,10 +263,8 @@ def _begun(paths: Paths, name: str, slaves: Mapping[str, Slave]) -> Iterator[tup
         for host in (order.source, order.target):
             if host not in slaves:
                 raise Refused(f"host {host} is not in the pool any more", f"{book.path} says what was to be done")
-        with remote.agent(paths, slaves[order.source]) as there, remote.agent(paths, slaves[order.target]) as here:
-            for agent in (there, here):
-                agent.call("claim", name=name, patience=wire.SILENCE + _AROUND, timeout=get.LONG)
-            there.call("wake", name=name, timeout=get.LONG)
+        patience = wire.SILENCE + _AROUND
+        with _agents(paths, name, slaves[order.source], slaves[order.target], patience=patience) as (there, here):
             handing.sweep(paths)
             yield book, order, there, here
 

@@ -3,10 +3,10 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from vstools.config import owner
 from vstools.config.carried import File, check
@@ -21,7 +21,7 @@ _MOST = 1 << 53
 _MOST_LINES = 100
 
 
-def packed(files: list[File]) -> list[list[object]]:
+def packed(files: Iterable[File]) -> list[list[object]]:
     """Files as JSON has them."""
     return [[file.path, file.mode, base64.b64encode(file.content).decode()] for file in files]
 
@@ -45,6 +45,19 @@ def files_of(host: str, rows: Any) -> list[File]:
         return unpacked(rows)
     except Refused as error:
         raise Refused(f"host {host}: {error.message}", error.hint) from None
+
+
+class Measured(Protocol):
+    """What a tree takes where it is now (bytes, inodes), and what that host is."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def inodes(self) -> int: ...
+    @property
+    def arch(self) -> str: ...
+    @property
+    def version(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,14 @@ def _flag(value: object) -> bool:
 def _owner(pair: Any) -> Owner:
     host, epoch = pair
     return Owner(owner.check_host(_text(host)), owner.check_epoch(whole(epoch)))
+
+
+def coming(transfer: str, name: str, files: Iterable[File], owner: Owner, told: Measured) -> dict[str, Any]:
+    """A guest that would come to a host, as JSON has it; ``arrival`` reads it there."""
+    return {
+        "transfer": transfer[:64], "name": name, "files": packed(files), "owner": [owner.host, owner.epoch],
+        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
+    }  # fmt: skip
 
 
 def arrival(words: dict[str, Any]) -> Arrival:

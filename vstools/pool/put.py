@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vstools import log
 from vstools.config import carried
+from vstools.config.owner import Owner
 from vstools.config.slaves import Slave
 from vstools.errors import Refused
 from vstools.paths import Paths, host_name
@@ -70,9 +72,14 @@ def check(there: Agent, generation: Generation, owner: Ownership, *, instead: bo
 
     ``instead``: the guest of that name will be set aside before.
     """
-    told = there.call("check", _words(generation, owner), instead=instead, timeout=get.LONG)
+    ask(there, _words(generation, owner), instead=instead)
+
+
+def ask(there: Agent, words: dict[str, Any], *, instead: bool = False) -> None:
+    """The same for any guest that would come (``parcel.coming``)."""
+    told = there.call("check", words, instead=instead, timeout=get.LONG)
     answer = parcel.answer(there.slave.host, told)
-    if instead and answer.objections:
+    if answer.objections:
         raise Refused(f"{there.slave.host}: {'; '.join(answer.objections)}")
     for note in answer.notes:
         log.note(f"{there.slave.host}: {note}")
@@ -93,17 +100,14 @@ def bring(
     there.call("register", name=name, timeout=get.LONG)
 
 
-def _words(generation: Generation, owner: Ownership, context: int | None = None) -> dict[str, object]:
-    """How a host is told of the guest (lifecycle/arrival.py, Arrival)."""
+def _words(generation: Generation, owner: Ownership, context: int | None = None) -> dict[str, Any]:
+    """How a host is told of the guest."""
     told = get.about(generation)
     found = carried.read(generation.config)
     if context is not None:
         found = [replace(file, content=f"{context}\n".encode()) if file.path == "context" else file for file in found]
-    return {
-        "transfer": f"put-{host_name()}-{generation.name}"[:64], "name": generation.guest,
-        "files": parcel.packed(found), "owner": [owner.host, owner.epoch],
-        "size": told.size, "inodes": told.inodes, "arch": told.arch, "version": told.version,
-    }  # fmt: skip
+    transfer = f"put-{host_name()}-{generation.name}"
+    return parcel.coming(transfer, generation.guest, found, Owner(owner.host, owner.epoch), told)
 
 
 def _abandon(there: Agent, name: str) -> None:

@@ -1,17 +1,20 @@
 """A guest is repaired quickly: a copy takes its place, and it is set aside, whole, for whoever wants to know.
 
 The host sets the guest aside (lifecycle/aside.py), the copy comes as with vs-put, in the same context, in a later
-epoch, and is enabled and started as the guest was. What was killed goes on with the next restore: the journal says what
-was to be done, and what is true is asked of the host.
+epoch, and is enabled and started as the guest was. What was set aside comes back in its place in the same way
+(lifecycle/back.py). What was killed goes on with the next restore: the journal says what was to be done, and what is
+true is asked of the host.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vstools import log, run
+from vstools.config.owner import NOBODY
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
@@ -27,7 +30,10 @@ _NAME = 63 - len(".suspect-YYYYMMDDTHHMMSSZ")
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done; the first line of the journal. ``other``: the name of what is set aside."""
+    """What is to be done; the first line of the journal. ``other``: the name of what is set aside.
+
+    ``back``: the guest that was set aside, and comes back in place of a copy (``generation`` is empty then).
+    """
 
     name: str
     host: str
@@ -36,6 +42,7 @@ class Order:
     epoch: int
     running: bool
     enabled: bool
+    back: str = ""
 
 
 def begun(paths: Paths, name: str) -> Order | None:
@@ -48,16 +55,39 @@ def order(generation: Generation, pool: scan.Pool, slave: Slave, *, start: bool)
     """What is to be done with a guest that its host has; raises Refused where the guest is another host's."""
     copies = [seen for seen in pool.guests if seen.guest == generation.guest]
     here = next(seen for seen in copies if seen.host == slave.host)
-    owners = [seen.host for seen in copies if seen.owned and seen is not here]
-    if owners or not here.owned:
-        raise Refused(
-            f"guest {generation.guest} belongs to host {', '.join(owners) or here.owner}, not to {slave.host}",
-            "restore it there, or vs-adopt it first",
-        )
+    _require_owned(copies, here, slave)
     epoch = max(get.about(generation).epoch, *(seen.epoch for seen in copies)) + 1
     return Order(
         generation.guest, slave.host, generation.name, suspect(generation.guest, datetime.now(UTC)), epoch,
         running=here.running or start, enabled=here.enabled,
+    )  # fmt: skip
+
+
+def _require_owned(copies: Sequence[Seen], here: Seen | None, slave: Slave) -> None:
+    owners = [seen.host for seen in copies if seen.owned and seen is not here]
+    if owners or (here is not None and not here.owned):
+        raise Refused(
+            f"guest {copies[0].guest} belongs to host {', '.join(owners) or copies[0].owner}, not to {slave.host}",
+            "restore it there, or vs-adopt it first",
+        )
+
+
+def suspects(name: str, pool: scan.Pool, time: str = "") -> list[Seen]:
+    """The guests that were set aside under a name, the newest last; ``time`` is how their times begin."""
+    form = re.compile(re.escape(f"{name[:_NAME]}.suspect-{time}") + r"[0-9TZ]*")
+    found = [seen for seen in pool.guests if seen.owner == NOBODY and form.fullmatch(seen.guest)]
+    return sorted(found, key=lambda seen: seen.guest)
+
+
+def undoing(name: str, chosen: Seen, pool: scan.Pool, slave: Slave, *, start: bool) -> Order:
+    """What is to be done so that a guest which was set aside is there again; raises Refused as ``order``."""
+    copies = [seen for seen in pool.guests if seen.guest == name]
+    here = next((seen for seen in copies if seen.host == slave.host), None)
+    _require_owned(copies, here, slave)
+    return Order(
+        name, slave.host, "", suspect(name, datetime.now(UTC)) if here else "",
+        max(seen.epoch for seen in (chosen, *copies)) + 1, running=(here is not None and here.running) or start,
+        enabled=here is not None and here.enabled, back=chosen.guest,
     )  # fmt: skip
 
 
@@ -76,13 +106,14 @@ def restore(
         before = Order(**old.facts) if old else wanted
         if replace(before, generation=wanted.generation) != wanted:
             raise Refused(f"another restore of {wanted.name} was begun", "try again: it goes on")
-        book = Journal(journal.path_of(paths, wanted.name, "restore"), asdict(wanted))
+        steps = old.steps if old and before == wanted else []
+        book = Journal(journal.path_of(paths, wanted.name, "restore"), asdict(wanted), steps)
         if before != wanted:  # another copy than the one that was begun with
             with remote.agent(paths, slave) as there:
                 there.call("claim", name=wanted.name)
                 there.call("abandon", name=wanted.name, timeout=get.LONG)
             book.begin()
-        with log.change(f"restore {wanted.generation} on {slave.host}", wanted.name):
+        with log.change(f"restore {wanted.back or wanted.generation} on {slave.host}", wanted.name):
             _run(paths, store, slave, book, wanted, progress)
         book.end()
 
@@ -90,22 +121,43 @@ def restore(
 def _run(
     paths: Paths, store: Store, slave: Slave, book: Journal, wanted: Order, progress: Callable[[int], None]
 ) -> None:
-    generation = store.generation(wanted.name, wanted.generation)
-    owner = Ownership(wanted.host, wanted.epoch, here=True)
     with remote.agent(paths, slave) as there:
         there.call("claim", name=wanted.name)
         rows = {seen.guest: seen for seen in scan.checked(slave.host, there.call("states", timeout=get.LONG))}
-        if not _is_back(rows, wanted):
-            context = _set_aside(there, generation, owner, book, wanted)
-            try:
-                put.bring(paths, there, generation, owner, context=context, progress=progress)
-            except VsError:
-                log.warn(f"guest {wanted.name} is set aside as {wanted.other}: vs-restore --name {wanted.name} goes on")
-                raise
+        if wanted.back:
+            _bring_back(there, book, wanted)
+        elif not _is_back(rows, wanted):
+            _bring(paths, store, there, book, wanted, progress)
             book.step("registered")
         for verb, asked in (("enable", wanted.enabled), ("start", wanted.running)):
             if asked:
                 there.call("do", name=wanted.name, verb=verb, timeout=get.LONG)
+
+
+def _bring(
+    paths: Paths, store: Store, there: remote.Agent, book: Journal, wanted: Order, progress: Callable[[int], None]
+) -> None:
+    """Set the guest aside and let the copy take its place."""
+    generation = store.generation(wanted.name, wanted.generation)
+    owner = Ownership(wanted.host, wanted.epoch, here=True)
+    context = _set_aside(there, generation, owner, book, wanted)
+    try:
+        put.bring(paths, there, generation, owner, context=context, progress=progress)
+    except VsError:
+        log.warn(f"guest {wanted.name} is set aside as {wanted.other}: vs-restore --name {wanted.name} goes on")
+        raise
+
+
+def _bring_back(there: remote.Agent, book: Journal, wanted: Order) -> None:
+    """Set the guest aside, if there is one, and let the one that was set aside before have its name again."""
+    if not book.path.exists():
+        there.call("may_return", name=wanted.name, other=wanted.back, timeout=get.LONG)
+        book.begin()
+    if wanted.other and "aside" not in book.steps:
+        there.call("set_aside", name=wanted.name, other=wanted.other, timeout=get.LONG)
+    book.step("aside")
+    there.call("bring_back", name=wanted.name, other=wanted.back, epoch=wanted.epoch, timeout=get.LONG)
+    book.step("registered")
 
 
 def _is_back(rows: Mapping[str, Seen], wanted: Order) -> bool:

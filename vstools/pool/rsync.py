@@ -22,6 +22,8 @@ _VANISHED = 24
 _SILENT_FOR = int(faults.patience(300))
 """Seconds without a byte after which rsync gives up by itself (--timeout)."""
 _MOST_COMPLAINTS = 16 << 20
+_LOOK, _LAST_WORDS = 0.2, 30.0
+"""Seconds between two looks at what rsync does, and for its end when it was killed."""
 _NUMBERS = {
     "files": "Number of files", "size": "Total file size", "transferred": "Number of regular files transferred",
     "sent": "Total bytes sent", "received": "Total bytes received",
@@ -30,6 +32,9 @@ _MEANING = {
     10: "the connection failed", 11: "a file could not be read or written", 12: "the connection was cut",
     20: "it was ended", 23: "files could not be copied", 30: "nothing came for too long", 255: "ssh could not connect",
 }  # fmt: skip
+
+_REFUSED = f"{remote.COMMAND}: "
+"""How the other end begins the sentence with which it ends without having begun."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,19 @@ class Passed:
 
 def pull(
     paths: Paths, slave: Slave, name: str, mode: str, within: Path, into: Path, *, before: Sequence[Path] = (),
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None, check: Callable[[], None] = lambda: None,
 ) -> Passed:  # fmt: skip
     """Copy a guest's tree from a host into a directory; nothing outside ``within`` can be written to by that.
 
-    ``mode`` is what the host gives (``vs-slave send``). Files that are as they were in one of the trees ``before``
+    ``mode`` is what the host gives (``vs-slave send``). ``check`` is called several times a second: where it raises, or
+    this process dies, everything that writes there ends. Files that are as they were in one of the trees ``before``
     become hard links to those. Raises VsError when anything of the tree is missing.
     """
     there = shlex.join(ssh.remote(slave, remote.COMMAND, "send", name, mode))
     more = (f"--link-dest={tree}" for tree in before)
     argv = [*_words(paths, slave, there), *more, f"{slave.name}:./", "./"]
-    return _pass(confined.words(within, into, *argv), f"{name} from {slave.host}", live=False, progress=progress)
+    argv = [*run.ALONE, *confined.words(within, into, *argv)]
+    return _pass(argv, f"{name} from {slave.host}", live=False, progress=progress, check=check)
 
 
 def draw(
@@ -116,28 +123,47 @@ def _with(slave: Slave, shell: Sequence[str], there: str) -> list[str]:
     return words
 
 
-def _pass(argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int], None]) -> Passed:
+def _pass(
+    argv: Sequence[str], what: str, *, live: bool, progress: Callable[[int], None],
+    check: Callable[[], None] = lambda: None,
+) -> Passed:  # fmt: skip
     begun = time.monotonic()
     with run.piped(argv, stdout=run.PIPE) as process:
-        said = _follow(process, what, progress)
+        try:
+            said = _follow(process, what, progress, check)
+        except VsError:
+            _kill(process)
+            raise
         complaint = wire.clean(process.finish() or "")
         code = process.process.returncode
     if code and not (live and code == _VANISHED):
+        if complaint.startswith(_REFUSED):
+            raise VsError(f"{what}: {complaint.removeprefix(_REFUSED)}")
         meaning = _MEANING.get(code, f"rsync ended with status {code}")
         raise VsError(f"{what}: {meaning}", complaint)
     return passed(said, time.monotonic() - begun)
 
 
-def _follow(process: run.Piped, what: str, progress: Callable[[int], None]) -> str:
+def _kill(process: run.Piped) -> None:
+    """End rsync with what it started, which has its output open as long as it lives."""
+    process.process.kill()
+    stream = process.stdout.fileno()
+    while select.select([stream], [], [], _LAST_WORDS)[0] and os.read(stream, 1 << 16):
+        pass
+
+
+def _follow(process: run.Piped, what: str, progress: Callable[[int], None], check: Callable[[], None]) -> str:
     """Read what rsync says to its end; bytes done are told as they come. Its last 64 KiB are kept.
 
-    Raises VsError where the other end complains without an end: that is kept in a file.
+    Raises what ``check`` raises, and VsError where the other end complains without an end: that is kept in a file.
     """
     kept, stream = b"", process.stdout.fileno()
     while True:
-        while not select.select([stream], [], [], 1)[0]:
-            if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
-                raise VsError(f"{what}: the other end complains without an end")
+        if os.fstat(process.words.fileno()).st_size > _MOST_COMPLAINTS:
+            raise VsError(f"{what}: the other end complains without an end")
+        check()
+        if not select.select([stream], [], [], _LOOK)[0]:
+            continue
         if not (text := os.read(stream, 1 << 16)):
             break
         kept = (kept + text)[-(1 << 16) :]

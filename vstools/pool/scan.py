@@ -169,14 +169,15 @@ def _of_copies(name: str, copies: list[Seen]) -> Iterator[Problem]:
             yield Problem(name, f"guest {name} on {seen.host} has files that cannot be read")
 
 
-def chosen(guests: Iterable[Seen], name: str, noselect: frozenset[str]) -> Seen:
+def chosen(guests: Iterable[Seen], name: str, noselect: frozenset[str], where: str = "in the pool") -> Seen:
     """The copy of a guest that is meant where no host was named: running, then owned and enabled, then owned.
 
-    Hosts marked noselect are never chosen. Raises Refused with the candidates where that leaves none or several.
+    ``where`` says what was asked. Hosts marked noselect are never chosen. Raises Refused with the candidates where that
+    leaves none or several.
     """
     copies = [seen for seen in guests if seen.guest == name]
     if not copies:
-        raise Refused(f"there is no guest {name!r} in the pool", "vs-scan lists the guests")
+        raise Refused(f"there is no guest {name!r} {where}", "vs-scan lists the guests")
     free = [seen for seen in copies if seen.host not in noselect]
     if not free:
         raise Refused(f"guest {name} is only on hosts marked noselect: {copies[0].host}", "name it with --host")

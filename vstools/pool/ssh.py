@@ -120,21 +120,27 @@ def said(slave: Slave, timeout: float) -> Iterator[None]:
     except paramiko.SSHException as error:
         words = str(error)
         if "not found in known_hosts" in words:
-            raise Unreachable(f"the key of host {slave.host} is unknown", f"vs-hosts --add {slave.name}") from error
+            raise unknown(slave) from error
         raise Unreachable(f"host {slave.host}: {words or type(error).__name__}") from error
     except (OSError, EOFError) as error:
         words = getattr(error, "strerror", None) or str(error) or "the connection was closed"
         raise Unreachable(f"host {slave.host}: {words}") from error
 
 
-def known_line(paths: Paths, slave: Slave) -> str:
-    """The line of known_hosts with a host's key; raises Unreachable where there is none."""
+def known_lines(paths: Paths) -> list[str]:
+    """The pool's known_hosts: a host's name, the type of its key, and the key in base64, a line each."""
     path = folder(paths) / KNOWN_HOSTS
-    lines = path.read_text().splitlines() if path.exists() else []
-    for line in lines:
-        if line.split()[:1] == [slave.name]:
-            return line
-    raise Unreachable(f"the key of host {slave.host} is unknown", f"vs-hosts --add {slave.name}")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def known_line(paths: Paths, slave: Slave) -> str | None:
+    """The line with a host's key; None where it is not known yet."""
+    return next((line for line in known_lines(paths) if line.split()[:1] == [slave.name]), None)
+
+
+def unknown(slave: Slave) -> Unreachable:
+    """What is wrong with a host whose key is not known."""
+    return Unreachable(f"the key of host {slave.host} is unknown", f"vs-hosts --add {slave.name}")
 
 
 def fingerprint(key: bytes) -> str:

@@ -15,6 +15,7 @@ those of the generation before, and where a file has another mode or owner since
 """
 
 import errno
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -43,7 +44,12 @@ _HELD = "held"
 _GOOD = ("whole", "up")
 """What a verification and a drill find where all is well."""
 _NOTE = 4096
+NOTHING = create.Reserve(0)
 _DELETE_DEADLINE = 6 * 3600.0
+
+
+class Full(VsError):
+    """The store has no room left but its reserve."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class Partial:
     links: tuple[Path, ...]
     """Trees whose files may be hard-linked (rsync's --link-dest): that of ``newest``, and what came before a kill."""
     _settle: Callable[[datetime], Generation]
+    check: Callable[[], None] = lambda: None
+    """Is called while it is filled: raises Full where the store's reserve is reached."""
 
     def commit(self, time: datetime) -> Generation:
         """Bring all of it to the disk and make it the newest generation; ``time`` is when the tree was as it is.
@@ -129,14 +137,14 @@ def of(paths: Paths) -> "Store":
     faults = Faults()
     conf = create.load(paths.conf / "create.conf", faults)
     faults.check()
-    return Store(Path(conf.store) if conf.store else paths.store)
+    return Store(Path(conf.store) if conf.store else paths.store, conf.store_reserve)
 
 
 class Store:
-    """The copies below one directory."""
+    """The copies below one directory. ``reserve``: what stays free of its file system, of space and of inodes."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, reserve: create.Reserve = NOTHING) -> None:
+        self.root, self.reserve = root, reserve
 
     def names(self) -> tuple[str, ...]:
         """The guests that have a generation."""
@@ -153,11 +161,13 @@ class Store:
         found = self.generations(name)
         return found[-1] if found else None
 
-    def generation(self, name: str, text: str) -> Generation:
-        """The one of that time; the beginning of it will do where no other begins so. Raises Refused."""
+    def generation(self, name: str, text: str | None) -> Generation:
+        """The one of that time (the beginning of it, where no other begins so), or the newest. Raises Refused."""
         every = self.generations(name)
         if not every:
-            raise Refused(f"there is no copy of {name} in {self.root}")
+            raise Refused(f"there is no copy of {name} in {self.root}", "vs-get makes one")
+        if text is None:
+            return every[-1]
         found = [each for each in every if text and each.name.startswith(text)]
         if len(found) == 1:
             return found[0]
@@ -169,7 +179,8 @@ class Store:
     def partial(self, name: str) -> Iterator[Partial]:
         """The directory in which the next generation is made; what is in it stays on an error or a kill for the next.
 
-        Only one command at a time has it: others wait, and raise Busy.
+        Only one command at a time has it: others wait, and raise Busy. Where the reserve is reached (Full), what
+        came is removed: a guest without an end must not keep others from being copied.
         """
         with self._alone(name) as folder:
             rests = self._set_aside(folder)
@@ -179,16 +190,41 @@ class Store:
             links = [newest.tree] if newest else []
             links += [rest / "tree" for rest in rests if (rest / "tree").is_dir()]
             try:
-                with _opened(path) as descriptor:  # from now on: a sync tells what failed since
-                    yield Partial(path, newest, tuple(links), lambda time: self._settle(name, path, descriptor, time))
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    free = shutil.disk_usage(self.root).free >> 20
-                    raise VsError(
-                        f"{self.root} is full ({free} MiB free): the copy of {name} is not whole",
-                        "make room and try again: it goes on where it is",
-                    ) from error
+                self._check(name)
+                with _opened(path) as descriptor, self._said(name):  # a sync tells what failed since it was opened
+                    settle = functools.partial(self._settle, name, path, descriptor)
+                    yield Partial(path, newest, tuple(links), settle, functools.partial(self._check, name))
+            except Full:
+                self._forget(folder)
                 raise
+
+    @contextmanager
+    def _said(self, name: str) -> Iterator[None]:
+        """Whatever fails because the disk is full, in one sentence; Full where that is the reserve."""
+        try:
+            yield
+        except (VsError, OSError) as error:
+            if not isinstance(error, Full):
+                self._check(name)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = shutil.disk_usage(self.root).free >> 20
+                raise VsError(
+                    f"{self.root} is full ({free} MiB free): the copy of {name} is not whole",
+                    "make room and try again: it goes on where it is",
+                ) from error
+            raise
+
+    def _check(self, name: str) -> None:
+        """Raise Full where less than the reserve is left."""
+        state = os.statvfs(self.root)
+        size, free = state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize
+        kept = self.reserve.of(size)
+        if free < kept or state.f_favail * size < state.f_files * kept:
+            raise Full(
+                f"{self.root} is full but for its reserve ({free >> 20} of {size >> 20} MiB free, {state.f_favail} "
+                f"inodes): the copy of {name} ended, and what came of it was removed",
+                "make room, or change STORE_RESERVE in create.conf",
+            )
 
     def _set_aside(self, folder: Path) -> list[Path]:
         """Give what came before another name; returns all that came before, the latest first."""
@@ -228,9 +264,12 @@ class Store:
         if not any(entry == _PARTIAL or entry.startswith(_REST) for entry in _listed(self._folder(name))):
             return False
         with self._alone(name) as folder:
-            self._doom(folder, _PARTIAL)
-            self._drop_rests(folder)
+            self._forget(folder)
         return True
+
+    def _forget(self, folder: Path) -> None:
+        self._doom(folder, _PARTIAL)
+        self._drop_rests(folder)
 
     def _drop_rests(self, folder: Path) -> None:
         for entry in _listed(folder):

@@ -47,6 +47,8 @@ class Way:
 def way(paths: Paths, source: Agent, target: Agent, name: str) -> Iterator[Way]:
     """Let the source into the target for one guest. Raises VsError where neither way goes."""
     with files.scratch(paths.run, handing.SCRATCH) as folder, ExitStack() as stack:
+        if (known := ssh.known_line(paths, target.slave)) is None:
+            raise ssh.unknown(target.slave)
         secret, public = _key(folder, name)
         target.call("admit", name=name, key=public)
         stack.callback(_quietly, lambda: target.call("expel", name=name))
@@ -56,7 +58,7 @@ def way(paths: Paths, source: Agent, target: Agent, name: str) -> Iterator[Way]:
             place, port = "127.0.0.1", stack.enter_context(_tunnel(paths, source.slave, place, port))
         words = {
             "host": target.slave.name, "place": place, "port": port, "user": target.slave.user, "key": secret,
-            "known": ssh.known_line(paths, target.slave), "compress": source.slave.compress or target.slave.compress,
+            "known": known, "compress": source.slave.compress or target.slave.compress,
             "bwlimit": min((rate for rate in (source.slave.bwlimit, target.slave.bwlimit) if rate), default=None),
         }  # fmt: skip
         yield Way(source, name, words, through_master=not reached)

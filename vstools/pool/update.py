@@ -12,7 +12,7 @@ from vstools import files, log, run
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
-from vstools.pool import remote, scan, ssh
+from vstools.pool import remote, scan, ssh, wire
 
 PLACE = "/usr/src/vs-tools"
 """Where the files are on a host."""
@@ -108,5 +108,5 @@ def _check(paths: Paths, slave: Slave, wanted: Source, before: set[str]) -> None
 
 
 def _clean(text: str) -> str:
-    """What a host said, printable."""
-    return re.sub(r"[^\x20-\x7e\n\u00a0-\uffff]", "?", text)
+    """What a host said, line by line."""
+    return "\n".join(wire.clean(line) for line in text.splitlines())

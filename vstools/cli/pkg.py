@@ -1,0 +1,239 @@
+"""vs-pkg: what guests have installed, shown and changed from the host."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vstools import paths as installation
+from vstools.cli import app
+from vstools.errors import BadFiles, Refused, VsError
+from vstools.paths import Paths
+
+if TYPE_CHECKING:
+    from vstools.lifecycle.packages import Report
+    from vstools.packages.managers import Wishes
+
+PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_:~=/@-]{0,199}(?<!-)")
+_QUERY = re.compile(r"([A-Za-z0-9][A-Za-z0-9.+_-]*)(?:(<=|>=|<|>|=)([A-Za-z0-9][A-Za-z0-9.+:~^_-]{0,199}))?")
+_HOLDS = {
+    "<": lambda found: found < 0,
+    "<=": lambda found: found <= 0,
+    "=": lambda found: found == 0,
+    ">=": lambda found: found >= 0,
+    ">": lambda found: found > 0,
+}
+_OWNERS = {"--install": "--install", "--remove": "--remove", "--inventory": "--of"}
+"""Option -> the one that each word behind it is given to."""
+
+
+def pkg(
+    name: app.Names = None,
+    everyone: app.All = False,
+    running: Annotated[bool, typer.Option("--running", help="all guests that run")] = False,
+    update_sources: Annotated[bool, typer.Option("--update-sources", help="fetch new lists of packages")] = False,
+    list_upgrades: Annotated[bool, typer.Option("--list-upgrades", help="what could be upgraded")] = False,
+    upgrade_all: Annotated[bool, typer.Option("--upgrade-all", help="upgrade everything that can be")] = False,
+    install: Annotated[
+        list[str] | None, typer.Option("--install", help="the words that follow, too", metavar="PKG...")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="the words that follow, too", metavar="PKG...")
+    ] = None,
+    search: Annotated[str, typer.Option("--search", help="packages in the lists", metavar="WORD")] = "",
+    inventory: Annotated[bool, typer.Option("--inventory", help="what is installed")] = False,
+    of: Annotated[
+        list[str] | None,
+        typer.Option("--of", help="with --inventory: these alone", metavar="PKG[<VERSION]"),
+    ] = None,
+    window: Annotated[
+        int,
+        typer.Option("--window", help="the firewall is open no longer than this", min=1, max=86400, metavar="SECONDS"),
+    ] = 1800,
+    as_json: app.Json = False,
+    table: app.Table = False,
+    dry_run: app.DryRun = False,
+) -> int:
+    """Install, upgrade and remove packages in guests, running or stopped, by their own apt, dnf, apk, pacman or zypper.
+
+    Prints <host>:<guest>:<what>:<package>:<versions>, a line for each package that was upgraded, installed or removed,
+    is upgradable, or was found; what is restart: a service that still runs what was replaced. The guest's firewall
+    is opened for that: to its repositories alone, and the kernel closes it after SECONDS whatever becomes of this
+    command. Hosts that may be opened are those of the guest's own files where they are public, or PKG_HOSTS of
+    create.conf, or PKG_PROXY. Nothing asks; an admin's configuration files are kept. A stopped guest is started without
+    its services, and stopped again. Several guests are done at once, and one that fails stops no other.
+
+    --inventory prints <host>:<guest>:<package>:<version> from the guests' databases, and starts nothing:
+    --inventory 'openssl<3.0.15' tells who has an older one.
+    """
+    app.exclusive(json=as_json, table=table)
+    wishes = _wishes(update_sources, list_upgrades, upgrade_all, install or [], remove or [], search)
+    if not inventory and not str(wishes):
+        raise Refused("nothing to do is given", "--upgrade-all, --list-upgrades, --install PKG, --inventory, ...")
+    if of and not inventory:
+        raise Refused("--of goes with --inventory")
+    if inventory and (str(wishes) or dry_run):
+        raise Refused("--inventory changes nothing", "give what is to be done in another command")
+    paths = installation.from_environment()
+    names = _selected(paths, name, everyone=everyone, running=running)
+    if inventory:
+        return _inventory(paths, names, of or [], as_json=as_json, table=table)
+    if dry_run:
+        return _foresee(paths, names, wishes)
+    return _work(paths, names, wishes, window, as_json=as_json, table=table)
+
+
+def _selected(paths: Paths, name: list[str] | None, *, everyone: bool, running: bool) -> tuple[str, ...]:
+    from vstools.alive import is_running
+
+    if not running:
+        return app.selected(paths, name, everyone)
+    if name or everyone:
+        raise Refused("--running stands alone: it is all guests that run")
+    return tuple(guest for guest in app.selected(paths, None, True) if is_running(paths, guest))
+
+
+def _wishes(
+    update_sources: bool, list_upgrades: bool, upgrade_all: bool, install: list[str], remove: list[str], search: str
+) -> "Wishes":
+    from vstools.packages.managers import Wishes
+
+    for word in (*install, *remove):
+        if not PACKAGE.fullmatch(word):
+            raise Refused(f"{word!r} is not the name of a package")
+    if search.startswith("-") or not search.isprintable():
+        raise Refused(f"--search: {search!r} is not a word to look for")
+    return Wishes(update_sources, list_upgrades, upgrade_all, tuple(install), tuple(remove), search)
+
+
+def _foresee(paths: Paths, names: tuple[str, ...], wishes: "Wishes") -> int:
+    import shlex
+
+    from vstools.lifecycle import packages
+
+    def foresee(guest: str) -> None:
+        plan = packages.decide(paths, guest, wishes)
+        for address, port in plan.ends:
+            print(f"{guest}: would open tcp:{port} to {address}")
+        for sentence in plan.closed:
+            print(f"{guest}: would not open {sentence}")
+        for step in plan.steps:
+            print(f"{guest}: would run {shlex.join(step.words)}")
+
+    return max((_tried(guest, lambda guest=guest: foresee(guest), alone=len(names) == 1) for guest in names), default=0)
+
+
+def _tried(guest: str, act: Any, *, alone: bool) -> int:
+    """1 where the act failed for a guest that is one of several: the others follow."""
+    try:
+        act()
+    except VsError as error:
+        if alone:
+            raise
+        _complain(guest, str(error), plain=isinstance(error, BadFiles))
+        return 1
+    return 0
+
+
+def _complain(guest: str, words: str, *, plain: bool = False) -> None:
+    about = "" if f"guest {guest}" in words else f"guest {guest}: "
+    print(words if plain else f"vs-pkg: {about}{words}", file=sys.stderr)
+
+
+def _work(paths: Paths, names: tuple[str, ...], wishes: "Wishes", seconds: int, *, as_json: bool, table: bool) -> int:
+    from vstools.lifecycle import rounds
+
+    reports = sorted(rounds.work(paths, names, wishes, seconds), key=lambda report: names.index(report.guest))
+    rows = [row for report in reports for row in _rows(report)]
+    app.show(rows, _line, as_json=as_json, table=table)
+    failed = [report for report in reports if report.failed]
+    for report in failed:
+        _complain(report.guest, report.failed)
+    if len(names) > 1:
+        print(_summary(reports), file=sys.stderr)
+        return int(bool(failed))
+    return failed[0].status if failed else 0
+
+
+def _rows(report: "Report") -> Iterator[dict[str, object]]:
+    start: dict[str, object] = {"host": app.host_name(), "guest": report.guest}
+    for package, old, new in report.changes:
+        what = "removed" if not new else "installed" if not old else "upgraded"
+        yield {**start, "what": what, "package": package, "old": old or None, "new": new or None}
+    for package in report.mended:
+        yield {**start, "what": "mended", "package": package, "old": None, "new": None}
+    for each in report.upgradable:
+        yield {**start, "what": "upgradable", "package": each.name, "old": each.old or None, "new": each.new}
+    for words in report.found:
+        yield {**start, "what": "found", "package": words, "old": None, "new": None}
+    for service in report.restart:
+        yield {**start, "what": "restart", "package": service, "old": None, "new": None}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    versions = " -> ".join(version for version in (row["old"], row["new"]) if version)
+    return ":".join((row["host"], row["guest"], row["what"], row["package"], *([versions] if versions else [])))
+
+
+def _summary(reports: list["Report"]) -> str:
+    """What was changed where, in one line."""
+    changed = [f"{len(report.changes)} in {report.guest}" for report in reports if report.changes]
+    failed = [report.guest for report in reports if report.failed]
+    parts = [f"packages changed: {', '.join(changed)}" if changed else "no package was changed"]
+    parts += [f"failed: {', '.join(failed)}"] if failed else []
+    return f"vs-pkg: {len(reports)} guests; {'; '.join(parts)}"
+
+
+def _inventory(paths: Paths, names: tuple[str, ...], queries: list[str], *, as_json: bool, table: bool) -> int:
+    from vstools.lifecycle import packages
+    from vstools.packages.versions import compare
+
+    asked = [_query(text) for text in queries]
+    rows: list[dict[str, object]] = []
+
+    def ask(guest: str) -> None:
+        manager, installed = packages.inventory(paths, guest)
+        for package, version in sorted(installed.items()):
+            plain = package.partition(":")[0]
+            if not asked or any(
+                plain == wanted and (not sign or _HOLDS[sign](compare(manager, version, than)))
+                for wanted, sign, than in asked
+            ):
+                rows.append({"host": app.host_name(), "guest": guest, "package": plain, "version": version})
+
+    status = [_tried(guest, lambda guest=guest: ask(guest), alone=len(names) == 1) for guest in names]
+    app.show(rows, lambda row: ":".join(str(word) for word in row.values()), as_json=as_json, table=table)
+    return max(status, default=0)
+
+
+def _query(text: str) -> tuple[str, str, str]:
+    """(package, sign, version) of ``PKG`` or ``PKG<VERSION``."""
+    found = _QUERY.fullmatch(text)
+    if found is None:
+        raise Refused(f"--inventory: {text!r} is not PKG or PKG<VERSION", "signs are < <= = >= >, in quotes")
+    return found[1], found[2] or "", found[3] or ""
+
+
+def gathered(argv: list[str]) -> list[str]:
+    """The arguments with each word behind --install, --remove and --inventory given to that option."""
+    found: list[str] = []
+    owner, waits = "", False
+    for word in argv:
+        if word.startswith("-"):
+            found += [owner] if waits else []  # an option without its words: that is said
+            option, sign, _ = word.replace("_", "-").partition("=")
+            owner = _OWNERS.get(option, "")
+            waits = owner == option and not sign
+            found += [] if waits else [word]
+        else:
+            found += [owner, word] if owner else [word]
+            waits = False
+    return [*found, *([owner] if waits else [])]
+
+
+def main() -> None:
+    """The command."""
+    sys.argv[1:] = gathered(sys.argv[1:])
+    app.execute(pkg)
