@@ -292,7 +292,7 @@ def test_an_archive_is_known_by_its_first_bytes_whatever_its_name(tmp_path: Path
     for head, program in heads.items():
         path.write_bytes(head)
         unpack.check_archive(path)
-        assert (*unpack._decompressor(path), None)[0] == program
+        assert (*unpack.decompressor(path), None)[0] == program
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def create(
         list[str], typer.Option("--interface", help="IPv4 or IPv6 address (repeatable)", metavar="ADDR")
     ],
     template: Annotated[
-        Path | None, typer.Option("--template", help="from a tar archive (.gz, .xz, .zst)", metavar="FILE")
+        Path | None,
+        typer.Option("--template", help="from a tar archive (.gz, .xz, .zst) or an OCI image", metavar="FILE"),
     ] = None,
     debootstrap: Annotated[
         str | None, typer.Option("--debootstrap", help="from packages of a Debian suite", metavar="DISTRO")
@@ -151,7 +152,7 @@ class _progress:  # noqa: N801 - reads as a function
 
     def __init__(self, archive: Path | None) -> None:
         self.shown = -1
-        self.size = archive.stat().st_size if archive and sys.stderr.isatty() else 0
+        self.size = archive.stat().st_size if archive and archive.is_file() and sys.stderr.isatty() else 0
 
     def __enter__(self) -> Callable[[int], None]:
         return self.step

@@ -28,6 +28,14 @@ def importing(
             metavar="ssh://[USER@]HOST[:PORT]|DIR|TAR",
         ),
     ] = None,
+    physical: Annotated[
+        str | None,
+        typer.Option(
+            "--physical",
+            help="a whole machine, into a guest made by vs-create --skeleton",
+            metavar="ssh://[USER@]HOST[:PORT]",
+        ),
+    ] = None,
     tree: Annotated[
         str | None, typer.Option("--tree", help="where its tree is there, if not at its vdir", metavar="PATH")
     ] = None,
@@ -54,6 +62,9 @@ def importing(
     copied while it runs there, each run brings what changed; --final stops it there (vserver GUEST stop) and makes it a
     guest of this host, disabled and stopped. From a directory or an archive that happens at once. Nothing is installed
     on the old host, and nothing else changed. Prints the guest's line of vs-control when it is one.
+
+    --physical copies a running machine, physical or virtual, into a stopped skeleton guest: all but its kernel, boot
+    loader and what is mounted from elsewhere; each run brings what changed, until the guest takes its place.
     """
     from vstools.pool import importing as pool
     from vstools.pool import oldhost
@@ -63,6 +74,10 @@ def importing(
     if abandon:
         pool.abandon(paths, name)
         return 0
+    if physical is not None:
+        if source or tree or device or final or accept_config:
+            raise Refused("--physical goes with --name, --key, --fingerprint and --dry-run")
+        return _physical(paths, name, physical, key, fingerprint, dry_run=dry_run)
     if source is None:
         raise Refused("say where it is: --from ssh://HOST, a directory or a tar archive")
     where = parsed("--from", oldhost.parse, source)
@@ -86,13 +101,36 @@ def importing(
     if not final:
         log.note(f"{name} is copied and no guest yet: --final stops it on {place.words} and brings the rest")
         return 0
-    return _done(paths, name, place, pool.report(paths, found, changed), changed)
+    return _done(paths, name, place, pool.report(paths, name, (*found.notes, *changed)), changed)
+
+
+def _physical(paths: "Paths", name: str, text: str, key: Path | None, fingerprint: str | None, *, dry_run: bool) -> int:
+    from vstools.config import registry
+    from vstools.pool import importing as reports
+    from vstools.pool import oldhost
+    from vstools.pool import physical as pool
+
+    where = parsed("--physical", oldhost.parse, text)
+    if isinstance(where, Path):
+        raise Refused("--physical takes ssh://HOST: the machine runs")
+    registry.require(paths, name)
+    _meet(paths, where, fingerprint)
+    place = oldhost.reached(paths, where, key)
+    found = pool.plan(paths, place)
+    for line in found.notes:
+        log.note(line)
+    if dry_run:
+        print(f"would copy {found.size >> 20} MiB of {place.words}, init {found.system.init}, into guest {name}")
+        return 0
+    with pooled.bar(f"{place.words} to {name}") as progress:
+        changed = pool.bring(paths, place, name, found, progress)
+    return _done(paths, name, place, reports.report(paths, name, (*found.notes, *changed)), changed)
 
 
 def _done(paths: "Paths", name: str, place: "Place", report: Path, changed: list[str]) -> int:
     for line in changed:
         log.note(line)
-    if place.slave is not None:
+    if place.config and place.slave is not None:
         log.note(f"on {place.words} it must not start again: rm {place.config}/apps/init/mark there")
     log.note(f"all of this is in {report}")
     print(app.control_line(app.control_row(paths, name)))

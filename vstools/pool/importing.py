@@ -176,10 +176,10 @@ class _Stopped:
                 log.warn(f"guest {self._name} was stopped on {self._place.words} and does not start there: {error}")
 
 
-def report(paths: Paths, found: Plan, changed: list[str]) -> Path:
+def report(paths: Paths, name: str, lines: tuple[str, ...]) -> Path:
     """Write what is otherwise than it was into a file beside the guest's logs; returns it."""
-    path = files.directory(paths.log_of(found.arrival.name)) / "import"
-    files.write(path, "".join(f"{line}\n" for line in (*found.notes, *changed)))
+    path = files.directory(paths.log_of(name)) / "import"
+    files.write(path, "".join(f"{line}\n" for line in lines))
     return path
 
 

@@ -8,10 +8,10 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vstools import files, run
+from vstools import run
 from vstools.config import slaves
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
@@ -39,7 +39,6 @@ _LOOKED_AT = (
 _NEW_PROTOCOL = 30
 """The first of rsync's protocols that carries ACLs and extended attributes (rsync 3.0, 2008)."""
 _STOP_DEADLINE = 600.0
-_SCRATCH = ".imports"
 
 
 @dataclass(frozen=True)
@@ -130,16 +129,16 @@ def opened(paths: Paths, source: Slave | Path, name: str, tree: str | None, key:
         elif source.is_dir():
             yield _below(source, str(source), name, tree)
         elif source.is_file():
-            yield _below(stack.enter_context(_unpacked(paths, source)), str(source), name, tree)
+            yield _below(_unpacked(paths, source, stack), str(source), name, tree)
         else:
             raise Refused(f"{source} is neither a directory nor an archive", "or ssh://HOST")
 
 
-def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path | None) -> Place:
+def reached(paths: Paths, slave: Slave, key: Path | None) -> Place:
+    """A host that lets this node in and has rsync, with no guest of it in mind yet; raises Refused."""
     known = ssh.folder(paths) / ssh.KNOWN_HOSTS
     shell = (*ssh.words_with(slave, known, key or ssh.folder(paths) / ssh.KEY), *_OLD_SSH)
-    config = "/" + _CONFIG.format(name=name)
-    place = Place(f"host {slave.host}", config, "", slave, shell)
+    place = Place(f"host {slave.host}", "", "", slave, shell)
     said = place.there("rsync", "--version", check=False)
     if said.code == 255:
         raise Refused(
@@ -153,6 +152,12 @@ def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path |
     more = ("--no-acls", "--no-xattrs") if old else ()
     if slave.user != "root":
         more = (*more, "--rsync-path=sudo -n rsync")
+    return replace(place, more=more)
+
+
+def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path | None) -> Place:
+    place = reached(paths, slave, key)
+    config = "/" + _CONFIG.format(name=name)
     where = tree or place.there("readlink", "-f", f"{config}/vdir", check=False).out.strip()
     where = where or f"/vservers/{name}"
     if not where.startswith("/") or not where.isprintable() or len(where) > 1024:
@@ -161,7 +166,7 @@ def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path |
         raise Refused(f"host {slave.host} has no guest {name!r}", f"there is no {config}")
     if place.there("test", "-d", f"{where}/etc", check=False).code:
         raise Refused(f"host {slave.host} has no tree at {where}", "say where: --tree PATH")
-    return Place(place.words, config, where, slave, shell, more)
+    return replace(place, config=config, tree=where)
 
 
 def _below(root: Path, words: str, name: str, tree: str | None) -> Place:
@@ -178,14 +183,9 @@ def _below(root: Path, words: str, name: str, tree: str | None) -> Place:
     return Place(words, str(there), str(found.parent))
 
 
-@contextmanager
-def _unpacked(paths: Paths, archive: Path) -> Iterator[Path]:
-    """What an archive holds, checked as a template is, beside the trees for the time of a block."""
-    from vstools.storage import plain
+def _unpacked(paths: Paths, archive: Path, stack: ExitStack) -> Path:
+    from vstools.lifecycle import templates
     from vstools.tree import unpack
 
     unpack.check_archive(archive)
-    plain.barrier(paths)
-    with files.scratch(paths.trees / _SCRATCH, "from-") as folder:
-        unpack.unpack(archive, folder)
-        yield folder
+    return stack.enter_context(templates.unpacked(paths, archive))

@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 
 from vstools import run
 from vstools.errors import Refused, VsError
+from vstools.tree import oci
 from vstools.tree.checker import Checker, Member
 from vstools.tree.stream import CHUNK, Progress, Stream
 from vstools.tree.ustar import BLOCK, read_plain
@@ -49,12 +50,15 @@ def check_archive(path: Path) -> None:
     """Raise Refused when ``path`` cannot be a template: missing, no regular file, empty, or of an unknown kind."""
     if not path.exists():
         raise Refused(f"the template {path} does not exist", "vs-template makes one from a guest")
+    if oci.is_image(path):
+        oci.image(path)
+        return
     if not path.is_file() or not path.stat().st_size:
-        raise Refused(f"the template {path} is empty or no file", "a template is a tar archive")
-    _decompressor(path)
+        raise Refused(f"the template {path} is empty or no file", "a template is a tar archive or an OCI image")
+    decompressor(path)
 
 
-def _decompressor(path: Path) -> tuple[str, ...]:
+def decompressor(path: Path) -> tuple[str, ...]:
     """The program that unpacks the archive's compression, by its first bytes; () for a bare tar."""
     with path.open("rb") as handle:
         head = handle.read(512)
@@ -80,7 +84,7 @@ def unpack(archive: Path, tree: Path, progress: Progress = lambda _: None) -> in
     Raises Refused when the archive is hostile, damaged or empty, VsError when the disk is full.
     """
     checker = Checker()
-    with _extractor(tree) as sink, _stream(archive, sink, progress) as stream:
+    with extractor(tree) as sink, stream_of(archive, sink, progress) as stream:
         try:
             copy_members(stream, checker)
         except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
@@ -102,8 +106,11 @@ def copy_members(stream: Stream, checker: Checker) -> None:
                 _write_anew(member, stream, reader.end)
             stream.seek(reader.end)
         else:
-            checker.accept(plain.member)
-            stream.pass_on(BLOCK + plain.size + -plain.size % BLOCK)
+            size = BLOCK + plain.size + -plain.size % BLOCK
+            if checker.accept(plain.member):
+                stream.pass_on(size)
+            else:
+                stream.seek(stream.tell() + size)
     if stream.last.strip(b"\0"):
         raise tarfile.ReadError("a header is damaged")
 
@@ -171,9 +178,9 @@ def _write_sparse(segments: list[tuple[int, int]], size: int, stored: int, strea
 
 
 @contextmanager
-def _stream(archive: Path, sink: IO[bytes], progress: Progress) -> Iterator[Stream]:
+def stream_of(archive: Path, sink: IO[bytes], progress: Progress) -> Iterator[Stream]:
     """The archive's tar stream on its way to ``sink``; raises Refused when the compressed data is damaged."""
-    program = _decompressor(archive)
+    program = decompressor(archive)
     with archive.open("rb", buffering=0) as raw:
         if not program:
             yield Stream(raw, raw, sink, progress)
@@ -187,7 +194,7 @@ def _stream(archive: Path, sink: IO[bytes], progress: Progress) -> Iterator[Stre
 
 
 @contextmanager
-def _extractor(tree: Path) -> Iterator[IO[bytes]]:
+def extractor(tree: Path) -> Iterator[IO[bytes]]:
     """GNU tar's standard input; raises with tar's words when it fails: a full disk, or an impossible archive."""
     with run.piped([*_TAR, "-C", str(tree)], stdin=run.PIPE, stdout=run.DEVNULL) as process:
         with suppress(BrokenPipeError):
