@@ -35,7 +35,8 @@ def chosen(store: Store, name: str, words: list[str]) -> tuple[Generation, Gener
     """
     if len(words) > 2:
         raise Refused(f"{len(words)} copies are named: two are compared, or one with the guest as it is")
-    older, *rest = [store.generation(name, text) for text in words or [None]]
+    named: list[str | None] = [*words] or [None]
+    older, *rest = [store.generation(name, text) for text in named]
     newer = rest[0] if rest else None
     if older == newer:
         raise Refused(f"{older.name} is compared with itself", "name another copy")
