@@ -450,4 +450,7 @@ def test_vs_diff_names_what_changed_the_most_alarming_first(tmp_path: Path, sour
     (tmp_path / "etc/vs-tools").mkdir(parents=True)
     (tmp_path / "etc/vs-tools/create.conf").write_text(f"STORE={tmp_path}/elsewhere\n")
     done = diff()
-    assert (done.returncode, done.stderr) == (2, f"vs-diff: there is no copy of web in {tmp_path}/elsewhere\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"vs-diff: there is no copy of web in {tmp_path}/elsewhere: vs-get makes one\n",
+    )
