@@ -14,10 +14,11 @@ from vstools import files, log
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.inside import Inside
-from vstools.lifecycle import departure
+from vstools.lifecycle import departure, filling
 from vstools.paths import Paths
-from vstools.pool import wire
+from vstools.pool import oldhost, wire
 from vstools.pool.oldhost import Place
+from vstools.storage import strange
 from vstools.tree import machine, oldsystem
 from vstools.tree.oldsystem import System
 
@@ -39,7 +40,7 @@ class Plan:
 
 def plan(paths: Paths, place: Place) -> Plan:
     """Look at a machine; raises Refused where its init cannot run here."""
-    mounts, swaps = (place.there("cat", f"/proc/{name}").out[: 1 << 20] for name in ("mounts", "swaps"))
+    mounts, swaps = (place.there("cat", f"/proc/{name}").out for name in ("mounts", "swaps"))
     out, notes = machine.left_out(mounts, swaps)
     words = (*_WORDS, *(machine.pattern(path) for path in out))
     with files.scratch(paths.run, _SCRATCH) as folder:
@@ -61,14 +62,23 @@ def bring(
     """
     with departure.held(paths, name) as tree, log.change(f"import {place.words}", name):
         _claim(paths, name, tree, place, found.size)
-        place.tree_into(tree, found.words, live=True, progress=progress)
-        checkpoint("physical:copied")
-        with Inside(tree) as inside:
-            for folder, mode in (("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("tmp", 0o1777)):
-                inside.directory(folder, mode)
-            said = machine.settle(inside, oldsystem.examine(inside))
+        with oldhost.begun(), filling.filled(paths, name):
+            place.tree_into(tree, found.words, live=True, progress=progress, check=oldhost.room(paths))
+            checkpoint("physical:copied")
+            said = _settle(tree)
         checkpoint("physical:settled")
     return said
+
+
+def _settle(tree: Path) -> list[str]:
+    """What was copied becomes a guest's tree; returns what was changed, a sentence each."""
+    oldhost.check_ids(tree, "no guest has such ids: give that file another one there")
+    removed = strange.remove_devices(tree)
+    with Inside(tree) as inside:
+        for folder, mode in (("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("tmp", 0o1777)):
+            inside.directory(folder, mode)
+        said = machine.settle(inside, oldsystem.examine(inside))
+    return [f"{removed} device nodes were removed (LXC makes /dev)", *said] if removed else said
 
 
 def _claim(paths: Paths, name: str, tree: Path, place: Place, size: int) -> None:

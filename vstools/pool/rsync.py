@@ -73,17 +73,18 @@ def pull(
 
 def draw(
     source: str, shell: Sequence[str], within: Path, into: Path, *, words: Sequence[str] = (), live: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None, check: Callable[[], None] = lambda: None,
 ) -> Passed:  # fmt: skip
     """Copy a tree that no agent gives: a directory of this node, or ``HOST:PATH`` by this ssh.
 
-    ``words`` are more of rsync's. Nothing outside ``within`` can be written to. ``live``: files may vanish.
+    ``words`` are more of rsync's. Nothing outside ``within`` can be written to. ``live``: files may vanish. ``check``
+    is as for ``pull``, and so is the end of everything that writes.
     """
     argv = ["rsync", *COPY, *_STATUS, f"--timeout={_SILENT_FOR}", *words]
     if shell:
         argv.append(f"--rsh={shlex.join(shell)}")
-    argv = confined.words(within, into, *argv, "--", f"{source}/", "./")
-    return _pass(argv, source, live=live, progress=progress)
+    argv = [*run.ALONE, *confined.words(within, into, *argv, "--", f"{source}/", "./")]
+    return _pass(argv, source, live=live, progress=progress, check=check)
 
 
 def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[int], None] = lambda _: None) -> Passed:
