@@ -193,6 +193,17 @@ class Inside:
         except OSError:
             return False
 
+    def mode(self, name: str) -> int | None:
+        """The permissions of ``name`` (the lowest nine bits; links are followed within the tree); None: not there."""
+        try:
+            descriptor = self._open(name, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            return os.fstat(descriptor).st_mode & 0o777
+        finally:
+            os.close(descriptor)
+
     def names(self, name: str) -> tuple[str, ...]:
         """The sorted names in a directory; none where there is no such directory."""
         try:

@@ -134,6 +134,25 @@ def test_a_damaged_image_is_refused(host: Host, small: Path, tmp_path: Path, wha
     assert host.state() == before
 
 
+def test_what_a_killed_command_unpacked_is_removed_by_the_next_one(host: Host, small: Path, tmp_path: Path) -> None:
+    image = images.packed(layout(tmp_path / "image", [system(small)]), tmp_path / "image.tar")
+    assert create(host, "web", 10, image, VS_TOOLS_FAULT="template:unpacked").code == -9
+    assert len(list((host.trees / ".imports").iterdir())) == 1
+    host.ok("vs-control", "--all", "--stop")
+    assert not list((host.trees / ".imports").iterdir())
+
+
+def test_an_image_that_expands_leaves_the_other_guests_room(host: Host, small: Path, tmp_path: Path) -> None:
+    image = layout(tmp_path / "image", [system(small), layer([("much", "x" * (200 << 20))])], compress="gzip")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m,mode=700", "trees", host.trees], check=True)
+    try:
+        done = create(host, "web", 10, image)
+        assert (done.code, "MiB free: the copy ended: make room" in done.err) == (1, True), done
+        assert sorted(os.listdir(host.trees)) in ([], ["TEMPLATES"])
+    finally:
+        subprocess.run(["umount", host.trees], check=True)
+
+
 def test_an_image_with_two_tags_is_one(host: Host, small: Path, tmp_path: Path) -> None:
     image = layout(tmp_path / "image", [system(small)])
     index = json.loads((image / "index.json").read_text())

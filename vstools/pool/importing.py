@@ -22,10 +22,11 @@ from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import check_name
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, arrival, staging
+from vstools.lifecycle import addresses, arrival, disk, staging
 from vstools.lifecycle.arrival import Arrival
 from vstools.lifecycle.arriving import Answer
 from vstools.lifecycle.host import settings
+from vstools.lifecycle.leftovers import LOOKING
 from vstools.paths import Paths, host_name
 from vstools.pool import oldhost
 from vstools.pool.oldhost import Place
@@ -33,7 +34,6 @@ from vstools.tree import oldsystem
 from vstools.tree.oldsystem import System
 
 _NEVER = ("--exclude=/proc/*", "--exclude=/sys/*", "--exclude=/dev/*")
-_SCRATCH = "import-"
 _SHOWN = 20
 _TRANSFER = "import-"
 _TAGGED = "is that disk mounted without the option tagxid?"
@@ -55,7 +55,7 @@ def plan(paths: Paths, place: Place, name: str, *, device: str | None) -> Plan:
     """Look at an old guest. Raises Refused where its init cannot run here; what else there is against it, is said."""
     if guests.exists(paths, name):
         raise Refused(f"there is a guest {name!r} here already", "vs-remove it, or leave it at that")
-    with files.scratch(paths.run, _SCRATCH) as folder:
+    with files.scratch(paths.run, LOOKING) as folder:
         config, programs, empty = (files.directory(folder / part, 0o700) for part in ("config", "programs", "empty"))
         place.config_into(config)
         old = oldguest.read(config)
@@ -131,13 +131,13 @@ def bring(
         checkpoint("import:staged")
         with oldhost.begun():
             if not final or place.runs(name):
-                place.tree_into(tree, _NEVER, live=True, progress=progress, check=oldhost.room(paths))
+                place.tree_into(tree, _NEVER, live=True, progress=progress, check=disk.room(paths))
                 checkpoint("import:copied")
                 oldhost.check_ids(tree, _TAGGED)  # known before it is stopped there
             if not final:
                 return []
             with _Stopped(place, name) as stopped:
-                place.tree_into(tree, _NEVER, live=False, progress=progress, check=oldhost.room(paths))
+                place.tree_into(tree, _NEVER, live=False, progress=progress, check=disk.room(paths))
                 checkpoint("import:last")
                 changed = _settle(tree, found)
                 stopped.check()

@@ -36,6 +36,8 @@ _LOOKED_AT = (
     "/lib/systemd/systemd", "/lib/sysvinit", "/lib/sysvinit/init", "/usr", "/usr/bin", "/usr/bin/sh", "/usr/bin/bash",
     "/usr/bin/dash", "/usr/bin/busybox", "/usr/sbin", "/usr/sbin/init", "/usr/lib", "/usr/lib/systemd",
     "/usr/lib/systemd/systemd", "/usr/lib/sysvinit", "/usr/lib/sysvinit/init",
+    *(f"{folder}/{name}" for folder in ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
+      for name in ("openrc-init", "runit-init", "runit", "s6-linux-init", "dinit", "upstart")),
 )  # fmt: skip
 """What tells which init a tree has."""
 _LAST_OWN_STATUS = 125
@@ -47,8 +49,6 @@ _STOP_DEADLINE, _FIND_DEADLINE = 600.0, 3600.0
 _LONGEST = 4 << 20
 """Bytes of an answer of a program there: /proc/mounts is the longest."""
 _PROGRAMS_MAX, _PROGRAM_MAX = 64 << 20, "32m"
-_FREE_SHARE, _FREE_MOST = 20, 1 << 30
-"""What a copy leaves free where the trees are: a twentieth, and no more than a GiB."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Place:
     def tree_into(
         self, folder: Path, words: Sequence[str], *, live: bool, progress: Progress, check: Callable[[], None]
     ) -> Passed:
-        """Copy the guest's tree, what changed of it since the last time. ``check`` (``room``) raises to end that."""
+        """Copy the guest's tree, what changed of it since the last time; ``check`` raises to end that."""
         return self._draw(self.tree, folder, words, live=live, progress=progress, check=check)
 
     def size(self, folder: Path, words: Sequence[str]) -> Passed:
@@ -160,21 +160,6 @@ def _at_most(folder: Path, size: int, count: int) -> Callable[[], None]:
                 raise Refused(
                     "what comes of the guest's own files has no end", f"more than {size >> 20} MiB, or {count}"
                 )
-
-    return check
-
-
-def room(paths: Paths) -> Callable[[], None]:
-    """What is called while a tree is filled: raises VsError before the disk is full, which is the other guests' too."""
-
-    def check() -> None:
-        state = os.statvfs(paths.trees)
-        free, size = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
-        if free < min(size // _FREE_SHARE, _FREE_MOST):
-            raise VsError(
-                f"{paths.trees} has only {free >> 20} MiB free: the copy ended",
-                "make room and give the same command again, or --abandon what came of it",
-            )
 
     return check
 

@@ -14,7 +14,8 @@ from vstools import files, log
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.inside import Inside
-from vstools.lifecycle import departure, filling
+from vstools.lifecycle import departure, disk, filling
+from vstools.lifecycle.leftovers import LOOKING
 from vstools.paths import Paths
 from vstools.pool import oldhost, wire
 from vstools.pool.oldhost import Place
@@ -23,7 +24,6 @@ from vstools.tree import machine, oldsystem
 from vstools.tree.oldsystem import System
 
 _MARK = ".physical"
-_SCRATCH = "import-"
 _WORDS = ("--no-one-file-system", *(f"--exclude={path}" for path in machine.NEVER))
 _SYSTEM = ("bin", "sbin", "usr/bin", "usr/sbin")
 
@@ -43,7 +43,7 @@ def plan(paths: Paths, place: Place) -> Plan:
     mounts, swaps = (place.there("cat", f"/proc/{name}").out for name in ("mounts", "swaps"))
     out, notes = machine.left_out(mounts, swaps)
     words = (*_WORDS, *(machine.pattern(path) for path in out))
-    with files.scratch(paths.run, _SCRATCH) as folder:
+    with files.scratch(paths.run, LOOKING) as folder:
         programs, empty = (files.directory(folder / part, 0o700) for part in ("programs", "empty"))
         place.programs_into(programs)
         with Inside(programs) as tree:
@@ -63,7 +63,7 @@ def bring(
     with departure.held(paths, name) as tree, log.change(f"import {place.words}", name):
         _claim(paths, name, tree, place, found.size)
         with oldhost.begun(), filling.filled(paths, name):
-            place.tree_into(tree, found.words, live=True, progress=progress, check=oldhost.room(paths))
+            place.tree_into(tree, found.words, live=True, progress=progress, check=disk.room(paths))
             checkpoint("physical:copied")
             said = _settle(tree)
         checkpoint("physical:settled")
