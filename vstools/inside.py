@@ -204,6 +204,14 @@ class Inside:
         finally:
             os.close(descriptor)
 
+    def leads_to_directory(self, name: str) -> bool:
+        """Whether ``name`` is a directory, or a link to one within the tree."""
+        try:
+            os.close(self._open(name, os.O_PATH | os.O_DIRECTORY))
+        except OSError:
+            return False
+        return True
+
     def names(self, name: str) -> tuple[str, ...]:
         """The sorted names in a directory; none where there is no such directory."""
         try:
