@@ -173,6 +173,19 @@ def test_what_cannot_run_here_is_refused_with_what_to_do(host: Host, machine: Pa
     assert host.ok("vs-control", "--all") == ""
 
 
+def test_an_init_that_a_link_leads_to_is_seen_when_it_was_copied(host: Host, machine: Path) -> None:
+    tree = machine / "vservers/vs"
+    (tree / "opt").mkdir()
+    (tree / "sbin/init").unlink()
+    (tree / "sbin/init").symlink_to("/opt/init")
+    words = ("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")
+    done = host.vs(*words)
+    assert (done.code, "guest vs has no /sbin/init" in done.err) == (1, True), done
+    (tree / "bin/busybox").rename(tree / "opt/init")
+    host.ok(*words)
+    assert (host.trees / "vs/opt/init").exists()
+
+
 def test_ids_of_its_context_make_no_guest(host: Host, machine: Path) -> None:
     os.chown(machine / "vservers/vs/root/kept", 33 << 24, 0)
     done = host.vs("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")

@@ -83,9 +83,10 @@ def test_a_running_machine_becomes_a_guest(hosts: tuple[Node, Node, Path], small
     assert out.startswith("would copy ")
     assert not (here.trees / "web/usr").exists() or not os.listdir(here.trees / "web/usr")
 
-    assert here.vs("vs-import", "--name", "web", *source, VS_TOOLS_FAULT="physical:copied").code == -9
-    done = here.vs("vs-control", "--name", "web", "--start")
-    assert (done.code, "guest web holds a part of a machine: give the vs-import" in done.err) == (2, True), done
+    for step in ("filling:marked", "physical:copied"):
+        assert here.vs("vs-import", "--name", "web", *source, VS_TOOLS_FAULT=step).code == -9
+        done = here.vs("vs-control", "--name", "web", "--start")
+        assert (done.code, "guest web holds a part of a machine: give the vs-import" in done.err) == (2, True), done
     (root / "srv/www/page").write_text("second\n")
     inode = (here.trees / "web/usr/bin/bash").stat().st_ino
     done = here.vs("vs-import", "--name", "web", *source)

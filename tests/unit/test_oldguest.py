@@ -75,6 +75,8 @@ def test_an_address_that_networks_conf_does_not_know_keeps_device_and_prefix(tmp
         found = translated(folder, device, known=False, **{"interfaces/0/dev": "eth0:vs"})
         nics = as_guest(folder, found).nics
         assert [(nic.prefix, nic.device) for nic in nics] == [(24, expected), (24, expected)]
+        words = f"no line of networks.conf has it: device {expected}, prefix 24 (--device says another one)"
+        assert f"interfaces/0: 10.1.1.2: {words}" in found.notes
 
 
 def test_the_older_schedule_is_one_file(tmp_path: Path) -> None:

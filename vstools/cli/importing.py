@@ -92,7 +92,8 @@ def importing(
             log.note(line)
         pool.require(found, place, accept=accept_config or dry_run)
         if dry_run:
-            print(f"would bring {name} from {place.words}, {found.arrival.size >> 20} MiB, init {found.system.init}")
+            init = found.system.init or "unknown"
+            print(f"would bring {name} from {place.words}, {found.arrival.size >> 20} MiB, init {init}")
             for path in found.held:
                 print(f"would need --accept-config for {path}")
             return 0
@@ -120,7 +121,9 @@ def _physical(paths: "Paths", name: str, text: str, key: Path | None, fingerprin
     for line in found.notes:
         log.note(line)
     if dry_run:
-        print(f"would copy {found.size >> 20} MiB of {place.words}, init {found.system.init}, into guest {name}")
+        print(
+            f"would copy {found.size >> 20} MiB of {place.words}, init {found.system.init or 'unknown'}, into guest {name}"
+        )
         return 0
     with pooled.bar(f"{place.words} to {name}") as progress:
         changed = pool.bring(paths, place, name, found, progress)

@@ -287,6 +287,9 @@ class _Work:
                 self.put(f"{where}/prefix", prefix)
             if device or there:
                 self.put(f"{where}/dev", device or there)
+            if address is not None:
+                self.say(where, f"{address}: no line of networks.conf has it: device {device or there or 'none'}, "
+                         f"prefix {prefix or 'none'} (--device says another one)")  # fmt: skip
         if values["nodev"] is not None:
             self.say(where, "nodev: the address was the host's own there; here the guest has it on a link of its own")
 

@@ -59,10 +59,7 @@ def plan(paths: Paths, place: Place, name: str, *, device: str | None) -> Plan:
         config, programs, empty = (files.directory(folder / part, 0o700) for part in ("config", "programs", "empty"))
         place.config_into(config)
         old = oldguest.read(config)
-        place.programs_into(programs)
-        with Inside(programs) as tree:
-            system = oldsystem.examine(tree)
-        oldsystem.check(system, f"guest {name}")
+        system = oldhost.system_of(place, programs, f"guest {name}")
         size = place.size(empty, _NEVER)
     host = settings(paths)
     found = oldguest.translate(name, old, known=lambda one: host.networks.of(one) is not None, device=device)
@@ -133,7 +130,7 @@ def bring(
             if not final or place.runs(name):
                 place.tree_into(tree, _NEVER, live=True, progress=progress, check=disk.room(paths))
                 checkpoint("import:copied")
-                oldhost.check_ids(tree, _TAGGED)  # known before it is stopped there
+                _check_tree(tree, name)  # known before it is stopped there
             if not final:
                 return []
             with _Stopped(place, name) as stopped:
@@ -150,11 +147,18 @@ def _locked(paths: Paths, name: str) -> AbstractContextManager[None]:
     return files.lock(paths.locks / f"{name}.import", what=f"the import of {name}", patience=0)
 
 
-def _settle(tree: Path, found: Plan) -> list[str]:
+def _check_tree(tree: Path, name: str) -> System:
+    """What a copied tree runs; raises Refused where it cannot be a guest's."""
     oldhost.check_ids(tree, _TAGGED)
     with Inside(tree) as inside:
         system = oldsystem.examine(inside)
-        oldsystem.check(system, f"guest {found.arrival.name}")
+    oldsystem.check(system, f"guest {name}")
+    return system
+
+
+def _settle(tree: Path, found: Plan) -> list[str]:
+    system = _check_tree(tree, found.arrival.name)
+    with Inside(tree) as inside:
         return oldsystem.put_right(inside, system, found.runlevel)
 
 

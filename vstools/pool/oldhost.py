@@ -22,6 +22,8 @@ from vstools.inside import Inside
 from vstools.paths import Paths
 from vstools.pool import rsync, ssh, wire
 from vstools.pool.rsync import Passed
+from vstools.tree import oldsystem
+from vstools.tree.oldsystem import System
 
 Progress = Callable[[int], None]
 _CONFIG = "etc/vservers/{name}"
@@ -138,6 +140,19 @@ class Place:
         if check and result.code:
             raise VsError(f"{self.words}: {shlex.join(argv)} failed", wire.clean(run.failure(result).hint))
         return result
+
+
+def system_of(place: Place, folder: Path, what: str) -> System:
+    """What a tree there runs; raises Refused where that cannot run here.
+
+    An init that a link leads to elsewhere is not among what is looked at: then it is seen when it was copied.
+    """
+    place.programs_into(folder)
+    with Inside(folder) as tree:
+        system = oldsystem.examine(tree)
+        if system.init or not tree.exists("sbin/init"):
+            oldsystem.check(system, what)
+    return system
 
 
 def _at_most(folder: Path, size: int, count: int) -> Callable[[], None]:

@@ -45,10 +45,7 @@ def plan(paths: Paths, place: Place) -> Plan:
     words = (*_WORDS, *(machine.pattern(path) for path in out))
     with files.scratch(paths.run, LOOKING) as folder:
         programs, empty = (files.directory(folder / part, 0o700) for part in ("programs", "empty"))
-        place.programs_into(programs)
-        with Inside(programs) as tree:
-            system = oldsystem.examine(tree)
-        oldsystem.check(system, place.words)
+        system = oldhost.system_of(place, programs, place.words)
         size = place.size(empty, words).size
     return Plan(words, size, system, tuple(wire.clean(note) for note in notes))
 
@@ -65,19 +62,21 @@ def bring(
         with oldhost.begun(), filling.filled(paths, name):
             place.tree_into(tree, found.words, live=True, progress=progress, check=disk.room(paths))
             checkpoint("physical:copied")
-            said = _settle(tree)
+            said = _settle(tree, place.words)
         checkpoint("physical:settled")
     return said
 
 
-def _settle(tree: Path) -> list[str]:
+def _settle(tree: Path, what: str) -> list[str]:
     """What was copied becomes a guest's tree; returns what was changed, a sentence each."""
     oldhost.check_ids(tree, "no guest has such ids: give that file another one there")
     removed = strange.remove_devices(tree)
     with Inside(tree) as inside:
         for folder, mode in (("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("tmp", 0o1777)):
             inside.directory(folder, mode)
-        said = machine.settle(inside, oldsystem.examine(inside))
+        system = oldsystem.examine(inside)
+        oldsystem.check(system, what)
+        said = machine.settle(inside, system)
     return [f"{removed} device nodes were removed (LXC makes /dev)", *said] if removed else said
 
 

@@ -168,7 +168,7 @@ def _follow(process: run.Piped, what: str, progress: Callable[[int], None], chec
         if not (text := os.read(stream, 1 << 16)):
             break
         kept = (kept + text)[-(1 << 16) :]
-        if found := re.findall(rb"([0-9]+) +[0-9]{1,3}% ", text):
+        if found := re.findall(rb"([0-9]{1,18}) +[0-9]{1,3}% ", text):
             progress(int(found[-1]))
     return kept.decode("utf-8", "replace")
 
@@ -177,7 +177,7 @@ def passed(said: str, seconds: float) -> Passed:
     """The numbers of ``--stats`` (``man 1 rsync``); raises VsError where they are missing."""
     found: dict[str, int] = {}
     for key, words in _NUMBERS.items():
-        match = re.search(rf"^{re.escape(words)}: ([0-9,]+)", said, re.MULTILINE)
+        match = re.search(rf"^{re.escape(words)}: ([0-9,]{{1,30}})", said, re.MULTILINE)
         if match is None:
             raise VsError("rsync says nothing of what it did", words)
         found[key] = int(match[1].replace(",", ""))
