@@ -121,9 +121,8 @@ def _physical(paths: "Paths", name: str, text: str, key: Path | None, fingerprin
     for line in found.notes:
         log.note(line)
     if dry_run:
-        print(
-            f"would copy {found.size >> 20} MiB of {place.words}, init {found.system.init or 'unknown'}, into guest {name}"
-        )
+        init = found.system.init or "unknown"
+        print(f"would copy {found.size >> 20} MiB of {place.words}, init {init}, into guest {name}")
         return 0
     with pooled.bar(f"{place.words} to {name}") as progress:
         changed = pool.bring(paths, place, name, found, progress)
