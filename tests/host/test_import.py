@@ -310,6 +310,11 @@ def test_a_running_guest_of_an_old_host_is_copied_and_switched_over(hosts: tuple
     assert here.ok("vs-control", "--all") == ""
     assert (there.root / "running").exists()
     assert bring(here, there, "--dry-run")[1].split()[6] == "0", "only what is missing needs room"
+    limit = there.root / "oldetc/vservers/vs/rlimits/rss"
+    limit.write_text("65536\n")
+    code, _, err = bring(here, there, "--final")
+    assert (code, "was begun from another place, or with other files" in err) == (2, True), err
+    limit.write_text("32768\n")
     kept = here.trees / ".new-vs/root/kept"
     inode = kept.stat().st_ino
     (there.root / "vservers/vs/root/new").write_text("new\n")

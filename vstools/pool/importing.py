@@ -26,7 +26,7 @@ from vstools.lifecycle import addresses, arrival, disk, staging
 from vstools.lifecycle.arrival import Arrival
 from vstools.lifecycle.arriving import Answer
 from vstools.lifecycle.host import settings
-from vstools.lifecycle.leftovers import LOOKING
+from vstools.lifecycle.leftovers import LOOKING, awaited
 from vstools.paths import Paths, host_name
 from vstools.pool import oldhost
 from vstools.pool.oldhost import Place
@@ -51,6 +51,7 @@ class Plan:
     answer: Answer
 
 
+@oldhost.untouched()
 def plan(paths: Paths, place: Place, name: str, *, device: str | None) -> Plan:
     """Look at an old guest. Raises Refused where its init cannot run here; what else there is against it, is said."""
     if guests.exists(paths, name):
@@ -65,6 +66,7 @@ def plan(paths: Paths, place: Place, name: str, *, device: str | None) -> Plan:
     found = oldguest.translate(name, old, known=lambda one: host.networks.of(one) is not None, device=device)
     complete, more = _completed(paths, found)
     transfer = _transfer(place, name, found)
+    _check_same(paths, name, transfer)
     copied, inodes = arrival.copied(paths, name, transfer)
     coming = Arrival(
         transfer=transfer, name=name, files=complete, owner=Owner(host_name(), 1), size=max(0, size.size - copied),
@@ -73,6 +75,16 @@ def plan(paths: Paths, place: Place, name: str, *, device: str | None) -> Plan:
     answer = arrival.check(paths, coming)
     held = tuple(carried.sensitive(found.files))
     return Plan(coming, system, found.runlevel, held, (*found.notes, *more, *answer.notes), answer)
+
+
+def _check_same(paths: Paths, name: str, transfer: str) -> None:
+    """Raise Refused where what was copied so far would become another guest than this one."""
+    before = arrival.transfer_of(paths, name) if awaited(paths, name) else None
+    if before is not None and before.startswith(_TRANSFER) and before != transfer:
+        raise Refused(
+            f"the copy of {name} was begun from another place, or with other files of its directory",
+            f"put that back, or vs-import --name {name} --abandon and begin anew",
+        )
 
 
 def _transfer(place: Place, name: str, found: Translated) -> str:

@@ -180,6 +180,17 @@ def _at_most(folder: Path, size: int, count: int) -> Callable[[], None]:
 
 
 @contextmanager
+def untouched() -> Iterator[None]:
+    """Nothing is changed yet: what fails in here is refused."""
+    try:
+        yield
+    except Refused:
+        raise
+    except VsError as error:
+        raise Refused(error.message, error.hint) from error
+
+
+@contextmanager
 def begun() -> Iterator[None]:
     """Something is changed already: what is refused in here has failed."""
     try:
@@ -229,6 +240,7 @@ def opened(paths: Paths, source: Slave | Path, name: str, tree: str | None, key:
             raise Refused(f"{source} is neither a directory nor an archive", "or ssh://HOST")
 
 
+@untouched()
 def reached(paths: Paths, slave: Slave, key: Path | None) -> Place:
     """A host that lets this node in and has rsync, with no guest of it in mind yet; raises Refused."""
     known = ssh.folder(paths) / ssh.KNOWN_HOSTS
@@ -250,6 +262,7 @@ def reached(paths: Paths, slave: Slave, key: Path | None) -> Place:
     return replace(place, more=more)
 
 
+@untouched()
 def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path | None) -> Place:
     place = reached(paths, slave, key)
     config = "/" + _CONFIG.format(name=name)

@@ -38,6 +38,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
+@oldhost.untouched()
 def plan(paths: Paths, place: Place) -> Plan:
     """Look at a machine; raises Refused where its init cannot run here."""
     mounts, swaps = (place.there("cat", f"/proc/{name}").out for name in ("mounts", "swaps"))
