@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import backup, cli, create, net, numbers, scan, snapshot, stats
+from bench import backup, cli, create, move, net, numbers, scan, snapshot, stats
 from bench.programs import BenchError
 from bench.report import Report, as_json, as_table
 
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         ("stats", stats, "tell what 200 guests use"),
         ("snapshot", snapshot, "read a guest's tree as it is at one moment"),
         ("backup", backup, "copy a guest again of which little has changed"),
+        ("move", move, "move a guest with many files"),
         ("scan", scan, "ask the 50 hosts of a pool for their guests"),
     ):
         bench = benches.add_parser(name, help=sentence, description=module.__doc__)

@@ -18,7 +18,7 @@ FILES = {
     "dlimits/root/directory": "/vservers/vs\n", "dlimits/root/space_total": "1048576\n",
     "dlimits/root/inodes_total": "100000\n", "dlimits/root/reserved": "5\n",
     "fstab": "none /proc proc defaults 0 0\nnone /tmp tmpfs size=16m,mode=1777 0 0\n"
-             "none /dev/pts devpts gid=5,mode=620 0 0\n/srv/data/vs /data none bind 0 0\n",
+             "none /dev/pts devpts gid=5,mode=620 0 0\n/usr/share/misc /data none bind 0 0\n",
     "fstab.remote": "nfs:/home /home nfs defaults 0 0\n",
     "apps/init/mark": "default\n", "apps/init/style": "sysv\n", "apps/init/runlevel.start": "2\n",
     "apps/init/killseq": "INT 5 KILL\n", "apps/init/depends": "ldap\n", "apps/vunify/exclude": "/etc\n",

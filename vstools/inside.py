@@ -19,6 +19,7 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _TRIES = 100
+_HERE = -100  # AT_FDCWD
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENAMETOOLONG)
 
@@ -50,6 +51,11 @@ def open_entry(folder: int, name: str, flags: int) -> int | None:
         if error.errno in _NOTHING_THERE:
             return None
         raise
+
+
+def open_plain(path: str, flags: int) -> int:
+    """A file of the host's, open; raises OSError, ELOOP where a link is on its way."""
+    return _openat2(_HERE, path, flags, _RESOLVE_NO_SYMLINKS)
 
 
 class Inside:
@@ -187,11 +193,18 @@ class Inside:
 
     def is_directory(self, name: str) -> bool:
         """Whether ``name`` itself is a directory; a link to one is none."""
+        return stat.S_ISDIR(self._mode(name))
+
+    def is_file(self, name: str) -> bool:
+        """Whether ``name`` itself is a regular file; a link to one is none."""
+        return stat.S_ISREG(self._mode(name))
+
+    def _mode(self, name: str) -> int:
         try:
             with self._parent(name, make=False) as (parent, last):
-                return stat.S_ISDIR(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode)
+                return os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode
         except OSError:
-            return False
+            return 0
 
     def mode(self, name: str) -> int | None:
         """The permissions of ``name`` (the lowest nine bits; links are followed within the tree); None: not there."""

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,9 @@ _HERE = -100  # AT_FDCWD
 _RENAME_EXCHANGE = 2
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _MOUNT_ATTRIBUTES = struct.Struct("=QQQQ")
-"""``struct mount_attr``: attributes to set and to clear (1: read-only), propagation, user namespace."""
+"""``struct mount_attr``: attributes to set and to clear, propagation, user namespace."""
+_OPTIONS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}  # MOUNT_ATTR_*
+_PRIVATE = 1 << 18  # MS_PRIVATE
 _RECURSIVE = 0x8000  # AT_RECURSIVE
 _SYS_QUOTACTL_FD = 443  # the same number on every architecture
 _SYS_PROCESS_MRELEASE = 448  # this one, too
@@ -144,6 +146,13 @@ def copy_mount(path: Path) -> int:
 def attach_mount(handle: int, where: Path) -> None:
     """Attach a mount of ``copy_mount`` at a path of this process's mount namespace (``man 2 move_mount``)."""
     _check(_LIBC.move_mount(handle, b"", _HERE, os.fsencode(where), _MOVE_EMPTY_PATH), where)
+
+
+def restrict_mount(handle: int, options: Iterable[str]) -> None:
+    """Give a mount of ``copy_mount`` these options, and let it hear of no other mount (``man 2 mount_setattr``)."""
+    attributes = sum(_OPTIONS[option] for option in options)
+    wanted = _MOUNT_ATTRIBUTES.pack(attributes, 0, _PRIVATE, 0)
+    _check(_LIBC.syscall(_SYS_MOUNT_SETATTR, handle, b"", _ITSELF, wanted, len(wanted)), "a mount")
 
 
 def enter_mounts(namespace: int) -> None:

@@ -65,6 +65,8 @@ class Surroundings:
     tmpfs: bool
     limits: tuple[tuple[str, str], ...]
     lxcfs: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    """Values of ``lxc.mount.entry``: what of the host the guest is given."""
     idle: bool = False
     """Whether nothing of the guest's own shall run: then a script of ours is its init."""
 
@@ -93,6 +95,7 @@ def write_config(paths: Paths, guest: Guest, around: Surroundings) -> Path:
         cgroup=around.cgroup,
         limits=around.limits,
         idle=around.idle,
+        mounts=around.mounts,
         reboot_hook=f"/bin/sh {data_file('vs-guest-reboot')}",
     )
     path = paths.runtime_of(guest.name) / "config"

@@ -205,6 +205,15 @@ def attempts(host: Host, name: str, scripts: dict[str, str]) -> dict[str, int]:
     return found
 
 
+def drop_cgroups(root: Path) -> None:
+    """Remove the empty cgroups of an installation."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - cgroup" in line:
+            group = Path(line.split(" ")[4], f"vs-tools-{zlib.crc32(os.fsencode(root)):08x}")
+            if group.is_dir():
+                group.rmdir()
+
+
 @contextmanager
 def installation(kind: type[H] = Host) -> Iterator[H]:  # type: ignore[assignment]
     """An installation of vs-tools; at the end its guests are stopped, and whatever is left of them is an error."""
@@ -219,8 +228,4 @@ def installation(kind: type[H] = Host) -> Iterator[H]:  # type: ignore[assignmen
         host.vs("vs-control", "--all", "--stop")
         _networks()
         subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            if " - cgroup" in line:
-                group = Path(line.split(" ")[4], f"vs-tools-{zlib.crc32(os.fsencode(root)):08x}")
-                if group.is_dir():
-                    group.rmdir()
+        drop_cgroups(root)

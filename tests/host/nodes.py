@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conftest import Host, wait
+from conftest import Host, drop_cgroups, wait
 
 from tests.templates import BIN
 
@@ -184,12 +184,13 @@ class Node(Host):
         os.killpg(pid, signal.SIGKILL)
         self._process.wait()
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        while self.root.exists() and time.monotonic() < deadline:
             with suppress(OSError):
                 shutil.rmtree(self.root)
-                return
+                break
             time.sleep(0.1)
-        shutil.rmtree(self.root)
+        drop_cgroups(self.root)
+        assert not self.root.exists()
 
 
 def told(step: str, fault: str, outcome: str) -> None:

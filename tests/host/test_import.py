@@ -94,6 +94,7 @@ def test_the_old_guest_runs_here_as_it_did_there(host: Host, machine: Path) -> N
     assert (host.root / "hooked").read_text() == "pre-start vs\n"
     assert not subprocess.run(["ping", "-c1", "-W5", "10.1.1.2"], stdout=subprocess.DEVNULL, check=False).returncode
     assert host.inside("vs", "cat /root/kept; hostname").out == "kept\nvs.example.org\n"
+    assert host.inside("vs", "ls /data").out.split() == sorted(os.listdir("/usr/share/misc")), "fstab's bind"
     done = host.vs("vs-import", "--name", "vs", "--from", str(machine))
     assert (done.code, "there is a guest 'vs' here already" in done.err) == (2, True)
 

@@ -55,7 +55,7 @@ def test_every_file_is_taken_over_or_named(tmp_path: Path) -> None:
         parts = path.split("/")
         assert any(f"{'/'.join(parts[:depth])}" in said for depth in range(1, len(parts) + 1)), path
     assert "secret plan: vs-tools knows no such file" in said
-    assert "fstab: /data (/srv/data/vs) stays in the file and is not mounted" in said
+    assert "fstab: /data: /usr/share/misc of this host is bound there, with this host's ids" in said
     assert "bcapabilities: NET_ADMIN: no guest has it" in said
     assert "bcapabilities: ~SYS_CHROOT: nothing is taken away" in said
     assert "bcapabilities: DAC_OVERRIDE: its root has it within the guest" in said

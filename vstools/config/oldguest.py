@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
-from vstools.config import oldwords
+from vstools.config import oldwords, passed
 from vstools.config.carried import COUNT_MAX, SIZE_MAX, File
 from vstools.errors import Refused
 from vstools.guest import RLIMITS, Address
@@ -198,7 +198,7 @@ class _Work:
         return file.content.decode("utf-8", "replace").strip().rstrip("/").endswith(f"/{self.name}")
 
     def mounts(self) -> None:
-        """fstab: /tmp is taken over, the kernel's file systems are LXC's, everything else is kept and not mounted."""
+        """fstab: /tmp and binds are taken over, the kernel's file systems are LXC's, the rest is kept."""
         lines = []
         for line in (self.text("fstab") or "").splitlines():
             fields = line.split()
@@ -210,10 +210,15 @@ class _Work:
             if fields[2] in _MADE_BY_LXC:
                 self.say("fstab", f"{fields[1]}: LXC mounts it by itself")
                 continue
-            lines.append(line)
-            if fields[1:3] != _TMP:
+            if wrong := passed.complaint(line):
+                self.say("fstab", f"{fields[1]} ({fields[0]}) is a comment now: {wrong}")
+                line = f"# {line}"
+            elif "bind" in ",".join(fields[3:4]).split(","):
+                self.say("fstab", f"{fields[1]}: {fields[0]} of this host is bound there, with this host's ids")
+            elif fields[1:3] != _TMP:
                 self.say("fstab", f"{fields[1]} ({fields[0]}) stays in the file and is not mounted: "
                          "copy what it holds into the guest's tree")  # fmt: skip
+            lines.append(line)
         if lines:
             self.put("fstab", "\n".join(lines))
 

@@ -83,11 +83,11 @@ def check(paths: Paths, arrival: Arrival, *, instead: bool = False) -> Answer:
     _check_words(arrival)
     mark = _read_mark(paths, arrival.name)
     others = awaited(paths, arrival.name) and mark is not None and mark.transfer != arrival.transfer
-    guest, faults = arriving.examine(paths, arrival.name, arrival.files)
-    if guest is None:
+    comer, faults = arriving.examine(paths, arrival.name, arrival.files)
+    if comer is None:
         return Answer(tuple(faults), (), 0)
     needs = arriving.Needs(arrival.size, arrival.inodes, arrival.arch, arrival.version)
-    return arriving.answer(paths, guest, needs, awaited=others, instead=instead)
+    return arriving.answer(paths, comer, needs, awaited=others, instead=instead)
 
 
 def stage(paths: Paths, arrival: Arrival) -> Path:
@@ -137,9 +137,10 @@ def _reserve(paths: Paths, arrival: Arrival) -> None:
     """Name, addresses and context are taken by a hidden directory with the guest's files."""
     name = arrival.name
     staged = paths.guests / f"{STAGED}{name}"
-    guest, faults = arriving.examine(paths, name, arrival.files)
-    if guest is None:
+    comer, faults = arriving.examine(paths, name, arrival.files)
+    if comer is None:
         raise Refused("; ".join(faults))
+    guest = comer.guest
     with host_lock(paths, "allocation"):
         staging.check_free(paths, name, (nic.address for nic in guest.nics))
         is_free = guest.context not in guests.contexts_in_use(paths)

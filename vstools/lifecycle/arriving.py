@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vstools import __version__, files
-from vstools.config import carried, firewall, guests, monitor
+from vstools.config import carried, firewall, guests, monitor, passed
 from vstools.config.carried import File
+from vstools.config.passed import Passed
 from vstools.config.text import Faults
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.guest import Guest
-from vstools.lifecycle import addresses, bounds, staging
+from vstools.lifecycle import addresses, bounds, passing, staging
 from vstools.lifecycle.host import Settings, host_lock, settings
 from vstools.network import plan
 from vstools.paths import Paths
@@ -44,7 +45,15 @@ class Answer:
     context: int
 
 
-def examine(paths: Paths, name: str, carried_files: tuple[File, ...]) -> tuple[Guest | None, list[str]]:
+@dataclass(frozen=True)
+class Comer:
+    """A guest that would come, and what of the host its files give it."""
+
+    guest: Guest
+    given: Passed
+
+
+def examine(paths: Paths, name: str, carried_files: tuple[File, ...]) -> tuple[Comer | None, list[str]]:
     """The guest that these files tell, or every fault of theirs, with paths that begin with its name.
 
     They are read where a guest's files are always read, in a directory, which is gone afterwards.
@@ -58,20 +67,22 @@ def examine(paths: Paths, name: str, carried_files: tuple[File, ...]) -> tuple[G
             guest = guests.read(folder, name, faults)
             firewall.load(folder / firewall.FILE, paths.conf, faults)
             monitor.load(folder / monitor.FILE, faults)
+            given = passed.load(folder, faults)
             faults.check()
         except BadFiles as error:
             return None, [fault.replace(f"{folder}/", f"{name}/") for fault in error.faults]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    return guest, []
+    return Comer(guest, given), []
 
 
-def answer(paths: Paths, guest: Guest, needs: Needs, *, awaited: bool, instead: bool = False) -> Answer:
+def answer(paths: Paths, comer: Comer, needs: Needs, *, awaited: bool, instead: bool = False) -> Answer:
     """Everything that can be known beforehand. ``awaited``: another transfer brings a guest of this name.
 
     ``instead``: the guest that has the name is no objection.
     """
-    objections: list[str] = []
+    guest = comer.guest
+    objections = passing.objections(paths, comer.given)
 
     def ask(question: Callable[[], object]) -> None:
         try:

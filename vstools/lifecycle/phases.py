@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from vstools import ahead, files, hooks, limits, log, lxc, units
 from vstools.config import guests
+from vstools.config.passed import Passed
 from vstools.config.registry import WAITING
 from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds, disk, filling, ownership, records, trees, window
+from vstools.lifecycle import bounds, disk, filling, ownership, passing, records, trees, window
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -40,6 +41,7 @@ class Start:
     policy: "firewall_file.Policy"
     names: Names
     limits: limits.Plan
+    given: Passed
     record: records.Record
 
 
@@ -68,12 +70,12 @@ def decide(paths: Paths, name: str) -> Start:
         links,
     )
     told = plan.names(guest, host.networks, host.conf)
-    return Start(guest, host, links, policy, told, bounds.of(paths, guest), record)
+    return Start(guest, host, links, policy, told, bounds.of(paths, guest), passing.of(paths, name), record)
 
 
 def warn(start: Start) -> None:
-    """Say which of the guest's limits this host cannot enforce."""
-    for sentence in start.limits.unenforced:
+    """Say which of the guest's limits this host cannot enforce, and what of its fstab is not mounted."""
+    for sentence in (*start.limits.unenforced, *start.given.left):
         log.warn(f"guest {start.guest.name}: {sentence}")
 
 
@@ -102,6 +104,7 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
         local.check_devices(start.links)
         devices.check_own(address.ip for link in start.links for address in link.addresses)
         _check_mount_points(paths, start.guest)
+        passing.check(paths, name, start.given)
         if lxc.is_running(paths, name):
             raise Refused(f"guest {name} runs already", "vs-control shows its state")
         undo(paths, name)
@@ -144,6 +147,7 @@ def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
         _connect(paths, start, inquiry)
         if guest.limits.tmpfs is not None:
             mounts.mount_tmp(runtime / "tmp", guest.limits.tmpfs, guest.id_base)
+        passing.make(paths, guest, start.given)
         checkpoint("start:tmp")
         with Inside(paths.tree_of(name)) as tree:
             identity.write_names(tree, guest, start.names)
@@ -194,8 +198,9 @@ def write_lxc_config(paths: Paths, guest: Guest, record: records.Record) -> None
     """LXC's configuration for the guest's next life, and for what enters it, with the limits of now."""
     items = bounds.items(paths, guest, record.cgroup)
     shown = lxcfs.FILES if lxcfs.usable(paths.lxcfs, guest.name) else ()
+    given = passing.entries(paths, guest.name, passing.known(paths, guest.name))
     idle = window.is_idle(paths, guest.name)
-    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items, shown, idle)
+    around = lxc.Surroundings(record.netns, record.cgroup, guest.limits.tmpfs is not None, items, shown, given, idle)
     lxc.write_config(paths, guest, around)
 
 
@@ -239,6 +244,10 @@ def reboot(paths: Paths, name: str) -> None:
                 limits.end_processes(f"{record.cgroup}/{group}")
                 limits.remove_cgroups(f"{record.cgroup}/{group}")
             write_lxc_config(paths, guest, record)
+        passing.drop(paths, name)
+        given = passing.of(paths, name)
+        passing.check(paths, name, given)
+        passing.make(paths, guest, given)
         mounts.unmount(paths.runtime_of(name) / "tmp")
         if guest.limits.tmpfs is not None:
             _check_mount_points(paths, guest)
@@ -308,6 +317,7 @@ def undo(paths: Paths, name: str) -> None:
         checkpoint("stop:vlans")
     for where in ("sys", "tmp"):
         mounts.unmount(runtime / where)
+    passing.drop(paths, name)
     lxc.forget(paths, name)
     checkpoint("stop:mounts")
     if record is not None:

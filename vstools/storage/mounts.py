@@ -5,7 +5,9 @@ And those that somebody else made in a guest's tree: what is done to the tree wo
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,44 @@ def _tmp_options(size: int | None, id_base: int) -> str:
 def resize_tmp(where: Path, size: int | None, id_base: int) -> None:
     """Give a mounted tmpfs another size in MiB (None: no limit). Raises VsError when it holds more than that."""
     run.run(["mount", "-o", f"remount,{_tmp_options(size, id_base)}", str(where)])
+
+
+def share(where: Path, descriptor: int, options: Iterable[str]) -> None:
+    """Mount an open directory or file (O_PATH) of the host's at ``where``, without what is or will be mounted below it.
+
+    ``options``: of ro, nosuid, nodev, noexec; whoever gets it in a namespace with fewer rights cannot take them away.
+    """
+    where.mkdir() if stat.S_ISDIR(os.fstat(descriptor).st_mode) else where.touch()
+    handle = libc.copy_mount(Path(f"/proc/self/fd/{descriptor}"))
+    try:
+        libc.restrict_mount(handle, options)
+        libc.attach_mount(handle, where)
+    finally:
+        os.close(handle)
+
+
+def give_devices(folder: Path, devices: Sequence[str], id_base: int) -> None:
+    """Nodes of these devices by number, of the host's modes, which belong to the guest's root."""
+    folder.mkdir(exist_ok=True)
+    options = f"size=1m,nr_inodes=1k,mode=0710,gid={id_base},nosuid,noexec"
+    run.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)])
+    for number, device in enumerate(devices):
+        there = os.stat(device)  # noqa: PTH116 - links of udev's lead there
+        os.mknod(folder / str(number), there.st_mode, there.st_rdev)
+        os.chmod(folder / str(number), stat.S_IMODE(there.st_mode))  # noqa: PTH101
+        os.chown(folder / str(number), id_base, id_base)
+
+
+def unshare(folder: Path) -> None:
+    """Take away all that ``share`` mounted in a directory, and the directory."""
+    if not folder.is_dir():
+        return
+    for where in folder.iterdir():
+        with suppress(OSError):  # it is none any more; within one file system the directories do not tell
+            while True:
+                libc.unmount_lazily(where)
+        where.rmdir() if where.is_dir() else where.unlink()
+    folder.rmdir()
 
 
 def tmp_size(where: Path) -> int | None:
