@@ -352,6 +352,8 @@ def test_a_last_pass_that_fails_lets_the_old_guest_run_again(hosts: tuple[Node, 
         (there.root / fault).unlink(missing_ok=True)
         os.chown(there.root / "vservers/vs/root/log", 0, 0)
     (there.root / "silent").unlink()
+    ended = bring(here, there, "--final", VS_TOOLS_FAULT="import:stopped", VS_TOOLS_FAULT_SIGNAL="TERM")[0]
+    assert (ended, (there.root / "running").exists()) == (128 + 15, True), "a terminal that is gone ends it in order"
     assert "is still stopped: vserver vs start there" in here.vs("vs-import", "--name", "vs", "--abandon").err
     trace = tmp_path / "trace"
     assert bring(here, there, "--final", VS_TOOLS_FAULT_TRACE=str(trace))[0] == 0

@@ -58,9 +58,10 @@ def importing(
     """Bring a guest over from a Linux-VServer host: /etc/vservers/GUEST and its tree.
 
     What its files mean here, and what of them has no equivalent, is said line by line on stderr. From a host it is
-    copied while it runs there, each run brings what changed; --final stops it there (vserver GUEST stop) and makes it a
-    guest of this host, disabled and stopped. From a directory or an archive that happens at once. Nothing is installed
-    on the old host, and nothing else changed. Prints the guest's line of vs-control when it is one.
+    copied while it runs there, each run brings what changed; --final stops it there (vserver GUEST stop), takes its
+    mark, and makes it a guest of this host, disabled and stopped. From a directory or an archive that happens at once.
+    Nothing is installed on the old host, and nothing else changed. Prints the guest's line of vs-control when it is
+    one.
 
     --physical copies a running machine, physical or virtual, into a stopped skeleton guest: all but its kernel, boot
     loader and what is mounted from elsewhere; each run brings what changed, until the guest takes its place.

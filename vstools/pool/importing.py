@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools import __version__, files, log
+from vstools import __version__, files, log, signals
 from vstools.config import carried, firewall, guests, monitor, oldguest
 from vstools.config.carried import File
 from vstools.config.oldguest import Translated
@@ -138,7 +138,7 @@ def bring(
     with _locked(paths, name):
         tree = arrival.stage(paths, found.arrival)
         checkpoint("import:staged")
-        with oldhost.begun():
+        with oldhost.begun(), signals.ending():
             if not final or place.runs(name):
                 place.tree_into(tree, _NEVER, live=True, progress=progress, check=disk.room(paths))
                 checkpoint("import:copied")
@@ -186,10 +186,10 @@ class _Stopped:
         if self._again:
             try:
                 self._place.stop(self._name)
+                checkpoint("import:stopped")
             except BaseException:
                 self._start_again()
                 raise
-            checkpoint("import:stopped")
         return self
 
     def check(self) -> None:
@@ -205,13 +205,14 @@ class _Stopped:
             self._start_again()
 
     def _start_again(self) -> None:
-        with suppress(VsError):
-            if self._place.runs(self._name):
-                return
-        try:
-            self._place.start(self._name)
-        except VsError as error:
-            log.warn(f"guest {self._name} was stopped on {self._place.words} and does not start there: {error}")
+        with signals.deferred():
+            with suppress(VsError):
+                if self._place.runs(self._name):
+                    return
+            try:
+                self._place.start(self._name)
+            except VsError as error:
+                log.warn(f"guest {self._name} was stopped on {self._place.words} and does not start there: {error}")
 
 
 def report(paths: Paths, name: str, lines: tuple[str, ...]) -> Path:
