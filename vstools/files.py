@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vstools.errors import Busy, Refused
 
-LOCK_PATIENCE = 120.0
+LOCK_PATIENCE, _REMOVE_DEADLINE = 120.0, 3600.0
 _held: set[tuple[int, Path]] = set()
 """The locks that a process holds, by its pid: one that is forked from it holds none of them."""
 
@@ -115,7 +115,6 @@ def wait_until(condition: Callable[[], bool], *, patience: float, pause: float =
 @contextmanager
 def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     """A directory of root's for the time of a block; what killed processes left of such is removed before."""
-    import shutil
     import tempfile
 
     with _swept(directory(parent, 0o711), prefix):
@@ -125,8 +124,20 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all below it, also where that is deeper than Python can go: others may have made it."""
+    import shutil
+
+    try:
+        shutil.rmtree(path)
+    except (OSError, RecursionError):
+        from vstools import run
+
+        run.run(["rm", "-rf", "--one-file-system", "--", str(path)], timeout=_REMOVE_DEADLINE)
 
 
 def sweep_scratch(parent: Path, prefix: str) -> None:
@@ -139,12 +150,10 @@ def sweep_scratch(parent: Path, prefix: str) -> None:
 @contextmanager
 def _swept(parent: Path, prefix: str) -> Iterator[None]:
     """Nobody else makes or removes scratch directories for the time of a block, and those of the dead are gone."""
-    import shutil
-
     with _locked(parent, fcntl.LOCK_EX):
         for folder in parent.glob(f"{prefix}*"):
             with suppress(BlockingIOError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                shutil.rmtree(folder)
+                remove_tree(folder)
         yield
 
 

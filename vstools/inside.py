@@ -59,9 +59,13 @@ def open_plain(path: str, flags: int) -> int:
 
 
 class Inside:
-    """One guest's tree; every name given to it is taken from the tree's own root. Ids are the guest's (0 = root)."""
+    """One guest's tree; every name given to it is taken from the tree's own root. Ids are the guest's (0 = root).
 
-    def __init__(self, tree: Path) -> None:
+    No mount is entered, but with ``mounts``: then what is mounted below belongs to it.
+    """
+
+    def __init__(self, tree: Path, *, mounts: bool = False) -> None:
+        self._resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | (0 if mounts else _RESOLVE_NO_XDEV)
         self._root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def __enter__(self) -> "Inside":
@@ -71,9 +75,8 @@ class Inside:
         os.close(self._root)
 
     def _open(self, name: str, flags: int) -> int:
-        """openat2 below the tree, never across a mount; returns a descriptor, raises OSError."""
-        resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV
-        return _openat2(self._root, name, flags, resolve)
+        """openat2 below the tree; returns a descriptor, raises OSError."""
+        return _openat2(self._root, name, flags, self._resolve)
 
     def _open_regular(self, name: str) -> int | None:
         """A regular file, open for reading, or None where there is none. Nothing else is opened: it may be a device."""
@@ -202,6 +205,25 @@ class Inside:
                 return os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode
         except OSError:
             return 0
+
+    def mode(self, name: str) -> int | None:
+        """The permissions of ``name`` (the lowest nine bits; links are followed within the tree); None: not there."""
+        try:
+            descriptor = self._open(name, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            return os.fstat(descriptor).st_mode & 0o777
+        finally:
+            os.close(descriptor)
+
+    def leads_to_directory(self, name: str) -> bool:
+        """Whether ``name`` is a directory, or a link to one within the tree."""
+        try:
+            os.close(self._open(name, os.O_PATH | os.O_DIRECTORY))
+        except OSError:
+            return False
+        return True
 
     def names(self, name: str) -> tuple[str, ...]:
         """The sorted names in a directory; none where there is no such directory."""

@@ -1,6 +1,7 @@
 """The only place that starts a program: argument lists, C locale, no shell, a deadline for everything."""
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -103,6 +104,30 @@ def unbroken(argv: Sequence[str], *, timeout: float = DEADLINE, check: bool = Tr
     if check and result.code:
         raise failure(result)
     return result
+
+
+def bounded(argv: Sequence[str], *, most: int, timeout: float) -> Result:
+    """Run a program that somebody else may let speak without an end, and return what it said.
+
+    Raises VsError when it cannot be started, passes its deadline, or says more than ``most`` bytes.
+    """
+    line, deadline, said = shlex.join(argv), time.monotonic() + timeout, b""
+    with piped(argv, stdout=PIPE) as process:
+        code, is_open = None, True
+        while code is None or is_open:
+            if len(said) > most or os.fstat(process.words.fileno()).st_size > most:
+                raise VsError(f"{line} speaks without an end")
+            if time.monotonic() > deadline:
+                raise VsError(f"{line} did not end within {timeout:g} seconds")
+            if not is_open:
+                time.sleep(0.01)
+            elif select.select([process.stdout], [], [], 0.2)[0]:
+                piece = os.read(process.stdout.fileno(), 1 << 16)
+                said, is_open = said + piece, bool(piece)
+            code = process.process.poll()
+        process.words.seek(0)
+        words = process.words.read(most)
+    return Result(tuple(argv), code, said.decode("utf-8", "replace"), words.decode("utf-8", "replace"))
 
 
 def failure(result: Result) -> VsError:

@@ -110,7 +110,8 @@ def spoiled(image: Path, what: str) -> None:
     elif what == "another machine":
         index["manifests"][0]["platform"] = {"architecture": "vax", "os": "linux"}
     elif what == "two of a kind":
-        index["manifests"] *= 2
+        other = json.dumps({**manifest, "annotations": {"other": "one"}}).encode()
+        index["manifests"].append({**index["manifests"][0], **images.blob(image, other)})
     elif what == "no index":
         index = []
     (image / "index.json").write_text(json.dumps(index))
@@ -130,6 +131,54 @@ def test_a_damaged_image_is_refused(host: Host, small: Path, tmp_path: Path, wha
     before = host.state()
     done = create(host, "web", 10, image)
     assert (done.code, DAMAGE[what] in done.err, done.err.count("\n")) == (2, True, 1), done
+    assert host.state() == before
+
+
+def test_what_a_killed_command_unpacked_is_removed_by_the_next_one(host: Host, small: Path, tmp_path: Path) -> None:
+    image = images.packed(layout(tmp_path / "image", [system(small)]), tmp_path / "image.tar")
+    assert create(host, "web", 10, image, VS_TOOLS_FAULT="template:unpacked").code == -9
+    assert len(list((host.trees / ".imports").iterdir())) == 1
+    host.ok("vs-control", "--all", "--stop")
+    assert not list((host.trees / ".imports").iterdir())
+
+
+def test_an_image_that_expands_leaves_the_other_guests_room(host: Host, small: Path, tmp_path: Path) -> None:
+    image = layout(tmp_path / "image", [system(small), layer([("much", "x" * (200 << 20))])], compress="gzip")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m,mode=700", "trees", host.trees], check=True)
+    try:
+        done = create(host, "web", 10, image)
+        assert (done.code, "MiB free: the copy ended: make room" in done.err) == (1, True), done
+        assert sorted(os.listdir(host.trees)) in ([], ["TEMPLATES"])
+    finally:
+        subprocess.run(["umount", host.trees], check=True)
+
+
+def test_an_image_with_two_tags_is_one(host: Host, small: Path, tmp_path: Path) -> None:
+    image = layout(tmp_path / "image", [system(small)])
+    index = json.loads((image / "index.json").read_text())
+    index["manifests"] *= 2
+    (image / "index.json").write_text(json.dumps(index))
+    assert create(host, "web", 10, image).code == 0
+
+
+def test_what_a_layer_replaces_is_replaced_and_nothing_else(host: Host, small: Path, tmp_path: Path) -> None:
+    deep = "/".join(["opt/deep", *("d" for _ in range(1500))])
+    low = [("opt", None), ("opt/file", "a"), ("opt/one", "1"), ("opt/same", ("hard", "opt/one")), (deep, None)]
+    high = [("opt/file", None), ("opt/file/x", "x"), ("opt/one", "2"), ("opt/.wh.deep", ""), ("opt/.wh.none", "")]
+    image = layout(tmp_path / "image", [system(small), layer(low), layer(high)])
+    done = create(host, "web", 10, images.packed(image, tmp_path / "image.tar"))
+    assert done.code == 0, done
+    tree = host.trees / "web/opt"
+    assert (tree / "file/x").read_text() == "x"
+    assert ((tree / "one").read_text(), (tree / "same").read_text()) == ("2", "1")
+    assert not (tree / "deep").exists()
+
+
+def test_an_impossible_name_is_refused(host: Host, small: Path, tmp_path: Path) -> None:
+    image = layout(tmp_path / "image", [system(small), layer([(f"opt/{'x' * 300}", "x")])])
+    before = host.state()
+    done = create(host, "web", 10, image)
+    assert (done.code, done.err.count("\n")) == (2, 1), done
     assert host.state() == before
 
 

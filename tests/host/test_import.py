@@ -17,13 +17,24 @@ from tests.templates import debian_template
 OLD_NET = "0:10.1.1.0/24,10.1.1.1,example.org,10.1.1.53\n"
 NODE = os.uname().nodename.partition(".")[0]
 VSERVER = """#!/bin/sh
-echo "$*" >> {root}/said
+cd {root}
+echo "$*" >> said
 case $2 in
-    running) test -e {root}/running ;;
-    stop) rm -f {root}/running; echo end >> {root}/vservers/vs/root/log ;;
-    start) touch {root}/running ;;
+    running)
+        test ! -e silent || exit 127
+        test ! -e endless || exec yes
+        test ! -e restarted || {{ rm restarted; touch running; exit 1; }}
+        test -e running ;;
+    stop)
+        rm -f running
+        echo end >> vservers/vs/root/log
+        test ! -e spoiling || chown 16777216 vservers/vs/root/log
+        test ! -e restarting || mv restarting restarted
+        test ! -e silencing || mv silencing silent ;;
+    start) touch running ;;
 esac
 """
+"""What the files beside it say goes wrong at the old host."""
 
 
 def plant(tree: Path, small: Path) -> None:
@@ -145,15 +156,12 @@ def hostile(tree: Path, what: str) -> None:
         content = bytearray((tree / "bin/busybox").read_bytes())
         content[18:20] = (8).to_bytes(2, "little")
         (tree / "bin/busybox").write_bytes(content)
-    elif what == "ids of its context":
-        os.chown(tree / "root/kept", 33 << 24, 0)
 
 
 REFUSALS = {
     "no init": "has no /sbin/init: install one in it",
     "an old systemd": "has systemd 215, which knows no cgroup v2 (systemd 226 is the first): upgrade it where it is",
     "another machine": "has programs for machine 8, this host is",
-    "ids of its context": "/root/kept belongs to an id over 65535: is that disk mounted without the option tagxid?",
 }
 
 
@@ -162,9 +170,67 @@ def test_what_cannot_run_here_is_refused_with_what_to_do(host: Host, machine: Pa
     hostile(machine / "vservers/vs", what)
     done = host.vs("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")
     assert (done.code, REFUSALS[what] in done.err) == (2, True), done
+    assert host.leftovers() == []
+    assert host.ok("vs-control", "--all") == ""
+
+
+def test_an_init_that_a_link_leads_to_is_seen_when_it_was_copied(host: Host, machine: Path) -> None:
+    tree = machine / "vservers/vs"
+    (tree / "opt").mkdir()
+    (tree / "sbin/init").unlink()
+    (tree / "sbin/init").symlink_to("/opt/init")
+    words = ("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")
+    done = host.vs(*words)
+    assert (done.code, "guest vs has no /sbin/init" in done.err) == (1, True), done
+    (tree / "bin/busybox").rename(tree / "opt/init")
+    host.ok(*words)
+    assert (host.trees / "vs/opt/init").exists()
+
+
+def test_ids_of_its_context_make_no_guest(host: Host, machine: Path) -> None:
+    os.chown(machine / "vservers/vs/root/kept", 33 << 24, 0)
+    done = host.vs("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")
+    sentence = "/root/kept belongs to an id over 65535: is that disk mounted without the option tagxid?"
+    assert (done.code, sentence in done.err) == (1, True), done
     host.ok("vs-import", "--name", "vs", "--abandon")
     assert host.leftovers() == []
     assert host.ok("vs-control", "--all") == ""
+
+
+def test_what_is_mounted_below_an_old_disk_belongs_to_it(host: Host, machine: Path, small: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "trees", machine / "vservers"], check=True)
+    try:
+        plant(machine / "vservers/vs", small)
+        host.ok("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")
+    finally:
+        subprocess.run(["umount", machine / "vservers"], check=True)
+    assert (host.trees / "vs/root/kept").exists()
+
+
+@pytest.mark.parametrize("kind", ["large", "many"])
+def test_files_without_an_end_are_not_taken(host: Host, machine: Path, kind: str) -> None:
+    config = machine / "etc/vservers/vs/scripts/more"
+    config.mkdir()
+    if kind == "large":
+        for number in range(40):
+            (config / str(number)).write_bytes(os.urandom(1 << 20))
+    else:
+        for number in range(9000):
+            (config / str(number)).touch()
+    before = host.state()
+    done = host.vs("vs-import", "--name", "vs", "--from", str(machine), "--accept-config")
+    assert (done.code, "has no end" in done.err or "it has too much in it" in done.err) == (2, True), done
+    assert host.state() == before
+
+
+def test_what_another_host_sends_is_not_given_up(host: Host) -> None:
+    staged = host.guests / ".new-web"
+    staged.mkdir(parents=True)
+    (staged / ".arriving").write_text('["move-1", false]\n')
+    done = host.vs("vs-import", "--name", "web", "--abandon")
+    assert (done.code, "comes from another host of the pool" in done.err) == (2, True), done
+    (staged / ".arriving").unlink()
+    staged.rmdir()
 
 
 def test_links_of_a_hostile_disk_lead_nowhere(host: Host, machine: Path, outside: Path) -> None:
@@ -186,6 +252,7 @@ BAD = {
     "nothing there": (["--from", "/no/where"], "neither a directory nor an archive"),
     "no such guest": (["--from", "/var/tmp"], "has no guest 'vs'"),
     "a name": (["--name", "../vs", "--from", "/var/tmp"], "cannot name a guest"),
+    "a name that is given up": (["--name", "../vs", "--abandon"], "cannot name a guest"),
     "two things": (["--final", "--abandon"], "contradict each other"),
 }
 
@@ -243,12 +310,19 @@ def test_a_running_guest_of_an_old_host_is_copied_and_switched_over(hosts: tuple
     assert "copied and no guest yet: --final stops it" in err
     assert here.ok("vs-control", "--all") == ""
     assert (there.root / "running").exists()
+    assert bring(here, there, "--dry-run")[1].split()[6] == "0", "only what is missing needs room"
+    limit = there.root / "oldetc/vservers/vs/rlimits/rss"
+    limit.write_text("65536\n")
+    code, _, err = bring(here, there, "--final")
+    assert (code, "was begun from another place, or with other files" in err) == (2, True), err
+    limit.write_text("32768\n")
     kept = here.trees / ".new-vs/root/kept"
     inode = kept.stat().st_ino
     (there.root / "vservers/vs/root/new").write_text("new\n")
     code, out, err = bring(here, there, "--final")
     assert (code, out) == (0, "vsh-a:vs:disabled:stopped\n"), err
-    assert "it must not start again: rm /etc/vservers/vs/apps/init/mark there" in err
+    assert "its mark there is called mark.before-import" in err
+    assert [file.name for file in (there.root / "oldetc/vservers/vs/apps/init").glob("mark*")] == ["mark.before-import"]
     assert not (there.root / "running").exists()
     assert (here.trees / "vs/root/kept").stat().st_ino == inode, "what was there was not brought again"
     assert (here.trees / "vs/root/log").read_text() == "end\n", "what it wrote at its stop came as well"
@@ -264,10 +338,21 @@ def test_a_last_pass_that_fails_lets_the_old_guest_run_again(hosts: tuple[Node, 
     let_in(here, there)
     os.chown(there.root / "vservers/vs/root/kept", 1 << 24, 0)
     code, _, err = bring(here, there, "--final")
-    assert (code, "belongs to an id over 65535" in err) == (2, True), err
-    assert (there.root / "running").exists(), "it runs again"
+    assert (code, "belongs to an id over 65535" in err) == (1, True), err
+    assert "vs stop" not in (there.root / "said").read_text(), "that was known before"
     os.chown(there.root / "vservers/vs/root/kept", 33, 33)
-    here.ok("vs-import", "--name", "vs", "--abandon")
+    for fault, sentence in (
+        ("spoiling", "/root/log belongs to an id over 65535"), ("restarting", "was started again on host"),
+        ("silencing", "does not say whether guest vs runs there"),
+    ):  # fmt: skip
+        (there.root / fault).touch()
+        code, _, err = bring(here, there, "--final")
+        assert (code, sentence in err) == (1, True), err
+        assert (there.root / "running").exists(), "it runs again"
+        (there.root / fault).unlink(missing_ok=True)
+        os.chown(there.root / "vservers/vs/root/log", 0, 0)
+    (there.root / "silent").unlink()
+    assert "is still stopped: vserver vs start there" in here.vs("vs-import", "--name", "vs", "--abandon").err
     trace = tmp_path / "trace"
     assert bring(here, there, "--final", VS_TOOLS_FAULT_TRACE=str(trace))[0] == 0
     steps = list(dict.fromkeys(trace.read_text().split()))
@@ -280,3 +365,15 @@ def test_a_last_pass_that_fails_lets_the_old_guest_run_again(hosts: tuple[Node, 
         assert (code, out) == (0, "vsh-a:vs:disabled:stopped\n"), (step, err)
         wait(lambda: here.leftovers() == [])
         here.ok("vs-remove", "--name", "vs", "--yes")
+
+
+def test_nobody_believes_that_a_guest_is_stopped_because_nothing_is_said(hosts: tuple[Node, Node]) -> None:
+    here, there = hosts
+    let_in(here, there)
+    for fault, sentence in (("silent", "does not say whether guest vs runs"), ("endless", "speaks without an end")):
+        (there.root / fault).touch()
+        code, _, err = bring(here, there, "--final")
+        assert (code, sentence in err) == (2, True), err
+        (there.root / fault).unlink()
+    assert (there.root / "running").exists()
+    assert here.leftovers() == []

@@ -1,6 +1,7 @@
 """A whole machine becomes a guest: a Debian with sshd and rsync, in namespaces of its own, copied while it runs."""
 
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def hosts() -> Iterator[tuple[Node, Node, Path]]:
         (root / "boot/vmlinuz-6").write_text("x")
         (root / "lib/modules/6").mkdir(parents=True)
         (root / "lib/systemd/system/smartd.service").write_text("[Service]\nExecStart=/bin/false\n")
+        os.mknod(root / "srv/disk", stat.S_IFBLK | 0o666, os.makedev(8, 0))
         (root / "srv/www").mkdir()
         (root / "srv/www/page").write_text("first\n")
         os.chown(root / "srv/www/page", 33, 33)
@@ -81,7 +83,10 @@ def test_a_running_machine_becomes_a_guest(hosts: tuple[Node, Node, Path], small
     assert out.startswith("would copy ")
     assert not (here.trees / "web/usr").exists() or not os.listdir(here.trees / "web/usr")
 
-    assert here.vs("vs-import", "--name", "web", *source, VS_TOOLS_FAULT="physical:copied").code == -9
+    for step in ("filling:marked", "physical:copied"):
+        assert here.vs("vs-import", "--name", "web", *source, VS_TOOLS_FAULT=step).code == -9
+        done = here.vs("vs-control", "--name", "web", "--start")
+        assert (done.code, "guest web holds a part of a machine: give the vs-import" in done.err) == (2, True), done
     (root / "srv/www/page").write_text("second\n")
     inode = (here.trees / "web/usr/bin/bash").stat().st_ino
     done = here.vs("vs-import", "--name", "web", *source)
@@ -90,12 +95,12 @@ def test_a_running_machine_becomes_a_guest(hosts: tuple[Node, Node, Path], small
     assert (tree / "usr/bin/bash").stat().st_ino == inode, "the second run brought only what changed"
     assert (tree / "srv/www/page").read_text() == "second\n"
     assert (tree / "srv/www/page").stat().st_uid == 33
-    for gone in ("boot/vmlinuz-6", "lib/modules/6", "mnt/usb", "srv/scratch/no", "dev/null", "proc/1"):
+    for gone in ("boot/vmlinuz-6", "lib/modules/6", "mnt/usb", "srv/scratch/no", "dev/null", "proc/1", "srv/disk"):
         assert not os.path.lexists(tree / gone), gone
     report = (here.root / "var/log/vs-tools/web/import").read_text()
     for words in (
         "/srv/scratch is not copied: tmpfs", "/etc/fstab: file systems are commented out: UUID=1-2 /, /dev/sda2 /home",
-        " smartd.service",
+        " smartd.service", "1 device nodes were removed",
     ):  # fmt: skip
         assert words in report
         assert words in done.err

@@ -94,3 +94,15 @@ def test_a_hostile_fstab_leads_nowhere(tmp_path: Path) -> None:
     with Inside(root) as tree:
         machine.settle(tree, System("sysvinit", None, None))
     assert outside.read_text() == "secret\n"
+
+
+def test_a_table_keeps_its_mode_and_one_without_an_end_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "etc/fstab"
+    table.parent.mkdir()
+    table.write_text("".join(f"{number}\n" for number in range(100_000)))
+    table.chmod(0o600)
+    with Inside(tmp_path) as tree:
+        said = machine.settle(tree, System("other", None, None))
+    assert table.stat().st_mode & 0o777 == 0o600
+    assert "97, 98, 99, and 99900 more" in said[0]
+    assert table.read_text().endswith("#vs-import# 99999\n")

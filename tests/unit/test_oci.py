@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,26 @@ def test_a_blob_that_is_a_link_is_none(tmp_path: Path) -> None:
         blob.symlink_to(tmp_path / blob.name)
     with pytest.raises(Refused, match="is not whole"):
         oci.image(image)
+
+
+def test_a_header_without_an_end_takes_no_memory(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 1 << 40
+    bomb = tmp_path / "bomb.tar"
+    bomb.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
+    os.truncate(bomb, 300 << 20)
+    tracemalloc.start()
+    try:
+        assert not oci.is_image(bomb)
+        with (
+            (tmp_path / "sink").open("wb") as sink,
+            unpack.stream_of(bomb, sink, lambda _: None) as stream,
+            pytest.raises(tarfile.ReadError, match="more than a MiB"),
+        ):
+            list(unpack.members(stream))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_indexes_that_name_each_other_are_refused(tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ def test_every_file_is_taken_over_or_named(tmp_path: Path) -> None:
     taken = {file.path for file in found.files}
     said = "\n".join(found.notes)
     silent = {"name", "interfaces/dev", "interfaces/prefix", "interfaces/0/name", "interfaces/1/mask", "flags",
-              "apps/init/runlevel.start", "dlimits/root/directory", "dlimits/root/space_total",
-              "dlimits/root/reserved"}  # fmt: skip
+              "apps/init/runlevel.start", "dlimits/root/directory", "dlimits/root/space_total"}  # fmt: skip
     for path in oldguests.FILES.keys() - taken - silent:
         parts = path.split("/")
         assert any(f"{'/'.join(parts[:depth])}" in said for depth in range(1, len(parts) + 1)), path
@@ -76,6 +75,8 @@ def test_an_address_that_networks_conf_does_not_know_keeps_device_and_prefix(tmp
         found = translated(folder, device, known=False, **{"interfaces/0/dev": "eth0:vs"})
         nics = as_guest(folder, found).nics
         assert [(nic.prefix, nic.device) for nic in nics] == [(24, expected), (24, expected)]
+        words = f"no line of networks.conf has it: device {expected}, prefix 24 (--device says another one)"
+        assert f"interfaces/0: 10.1.1.2: {words}" in found.notes
 
 
 def test_the_older_schedule_is_one_file(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_the_older_schedule_is_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "mib"), [({"": "256", ".hard": "512"}, 1), ({".hard": "512", ".soft": "256"}, 2), ({".soft": "768"}, 3)]
+    ("values", "mib"), [({"": "256", ".hard": "512"}, 2), ({".hard": "512", ".soft": "256"}, 2), ({".soft": "768"}, 3)]
 )
 def test_one_memory_limit_is_made_of_soft_and_hard(tmp_path: Path, values: dict[str, str], mib: int) -> None:
     limits = {f"rlimits/rss{part}": text for part, text in values.items()}
@@ -95,6 +96,32 @@ def test_one_memory_limit_is_made_of_soft_and_hard(tmp_path: Path, values: dict[
     found = translated(tmp_path, **instead)
     assert as_guest(tmp_path, found).limits.rss == mib
     assert any("there is one limit here" in note for note in found.notes) == (len(values) > 1)
+
+
+def test_what_is_half_there_is_named(tmp_path: Path) -> None:
+    half = {"sched/interval": None, "fstab": "none /tmp\n# nothing\n", "apps/init/runlevel.start": "9\n",
+            "bcapabilities": "# what it needs\nCHOWN # too\nCHOWN\n"}  # fmt: skip
+    oldguests.write(tmp_path, "/vservers", **half)
+    (tmp_path / "vs/name").write_text("x\n")
+    found = oldguest.translate("vs", oldguest.read(tmp_path / "vs"), known=lambda _: True)
+    for note in (
+        "sched: fill-rate or interval is missing: its share of the CPUs is not bounded",
+        "fstab: 'none /tmp' mounts nothing: not taken over",
+        "apps/init/runlevel.start: '9' is none to start in: not taken over",
+        "name: 'x': it is called like its directory here",
+        "dlimits/root/reserved: its root has no space of its own here: everybody may fill it",
+    ):
+        assert note in found.notes
+    assert [note for note in found.notes if note.startswith("bcapabilities")] == [
+        "bcapabilities: CHOWN: its root has it within the guest"
+    ]
+
+
+def test_words_without_an_end_are_not_all_said(tmp_path: Path) -> None:
+    found = translated(tmp_path, bcapabilities=" ".join(f"word{number}" for number in range(5000)), cflags="x" * 5000)
+    assert len(found.notes) == 1001
+    assert "there is more than these 1000 lines to say" in found.notes[-1]
+    assert max(len(note) for note in found.notes) <= 1000
 
 
 def test_a_hook_that_calls_util_vserver_is_named(tmp_path: Path) -> None:

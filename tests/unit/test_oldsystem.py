@@ -103,6 +103,23 @@ def test_a_sysvinit_guest_is_put_right_once(sysv: Path) -> None:
     assert "eth0" not in (sysv / "etc/network/interfaces").read_text()
 
 
+def test_red_hats_directories_are_links_and_its_reboot_leads_to_halt(tmp_path: Path) -> None:
+    for name in ("init.d", "rc0.d", "rc6.d"):
+        (tmp_path / "etc/rc.d" / name).mkdir(parents=True)
+        (tmp_path / "etc" / name).symlink_to(f"rc.d/{name}")
+    (tmp_path / "etc/rc.d/init.d/halt").write_text("#!/bin/bash\nexit 0\n")
+    (tmp_path / "etc/rc.d/rc0.d/S01halt").symlink_to("../init.d/halt")
+    (tmp_path / "etc/rc.d/rc6.d/S01reboot").symlink_to("../init.d/halt")
+    with Inside(tmp_path) as tree:
+        said = oldsystem.put_right(tree, System("sysvinit", None, None), "3")
+        assert "/etc/init.d/halt ends the guest now" in said
+        before = below(tmp_path)
+        assert oldsystem.put_right(tree, System("sysvinit", None, None), "3") == []
+    assert below(tmp_path) == before
+    assert "exec /sbin/halt -d -f -p" in (tmp_path / "etc/rc.d/rc0.d/S01halt").read_text()
+    assert "exec /sbin/reboot -d -f" in (tmp_path / "etc/rc.d/rc6.d/S01reboot").read_text()
+
+
 def test_a_guest_without_inittab_gets_one(sysv: Path) -> None:
     (sysv / "etc/inittab").unlink()
     with Inside(sysv) as tree:

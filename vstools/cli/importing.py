@@ -15,7 +15,6 @@ from vstools.guest import parse_device
 if TYPE_CHECKING:
     from vstools.config.slaves import Slave
     from vstools.paths import Paths
-    from vstools.pool.oldhost import Place
 
 
 def importing(
@@ -72,7 +71,8 @@ def importing(
     app.exclusive(final=final, abandon=abandon, dry_run=dry_run)
     paths = installation.from_environment()
     if abandon:
-        pool.abandon(paths, name)
+        if pool.abandon(paths, name):
+            log.note(f"where --final stopped {name} and was cut off, it is still stopped: vserver {name} start there")
         return 0
     if physical is not None:
         if source or tree or device or final or accept_config:
@@ -92,7 +92,8 @@ def importing(
             log.note(line)
         pool.require(found, place, accept=accept_config or dry_run)
         if dry_run:
-            print(f"would bring {name} from {place.words}, {found.arrival.size >> 20} MiB, init {found.system.init}")
+            init = found.system.init or "unknown"
+            print(f"would bring {name} from {place.words}, {found.arrival.size >> 20} MiB, init {init}")
             for path in found.held:
                 print(f"would need --accept-config for {path}")
             return 0
@@ -101,7 +102,7 @@ def importing(
     if not final:
         log.note(f"{name} is copied and no guest yet: --final stops it on {place.words} and brings the rest")
         return 0
-    return _done(paths, name, place, pool.report(paths, name, (*found.notes, *changed)), changed)
+    return _done(paths, name, pool.report(paths, name, (*found.notes, *changed)), changed)
 
 
 def _physical(paths: "Paths", name: str, text: str, key: Path | None, fingerprint: str | None, *, dry_run: bool) -> int:
@@ -120,18 +121,17 @@ def _physical(paths: "Paths", name: str, text: str, key: Path | None, fingerprin
     for line in found.notes:
         log.note(line)
     if dry_run:
-        print(f"would copy {found.size >> 20} MiB of {place.words}, init {found.system.init}, into guest {name}")
+        init = found.system.init or "unknown"
+        print(f"would copy {found.size >> 20} MiB of {place.words}, init {init}, into guest {name}")
         return 0
     with pooled.bar(f"{place.words} to {name}") as progress:
         changed = pool.bring(paths, place, name, found, progress)
-    return _done(paths, name, place, reports.report(paths, name, (*found.notes, *changed)), changed)
+    return _done(paths, name, reports.report(paths, name, (*found.notes, *changed)), changed)
 
 
-def _done(paths: "Paths", name: str, place: "Place", report: Path, changed: list[str]) -> int:
+def _done(paths: "Paths", name: str, report: Path, changed: list[str]) -> int:
     for line in changed:
         log.note(line)
-    if place.config and place.slave is not None:
-        log.note(f"on {place.words} it must not start again: rm {place.config}/apps/init/mark there")
     log.note(f"all of this is in {report}")
     print(app.control_line(app.control_row(paths, name)))
     return 0

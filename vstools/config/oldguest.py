@@ -20,6 +20,8 @@ from vstools.errors import Refused
 from vstools.guest import RLIMITS, Address
 
 _DEEPEST = 16
+_MOST, _LONGEST = 1000, 1000
+"""Lines of what there is to say of a guest's files, and letters of one."""
 _PHASES = r"(prepre-start|pre-start|post-start|pre-stop|post-stop|postpost-stop)"
 _SCHEDULE = ("fill-rate", "interval", "tokens", "tokens-min", "tokens-max", "prio-bias")
 """The lines of ``schedule``, in their order."""
@@ -108,7 +110,11 @@ class _Work:
 
     def say(self, path: str, words: str) -> None:
         """Something that the admin should know of a file."""
-        line = f"{path}: {words}"
+        line = f"{path}: {words}"[:_LONGEST]
+        if len(self.notes) > _MOST:
+            return
+        if len(self.notes) == _MOST:
+            line = f"there is more than these {_MOST} lines to say, and no honest guest has so much: look at its files"
         self.notes.append("".join(letter if letter.isprintable() else "?" for letter in line))
 
     def text(self, path: str) -> str | None:
@@ -129,7 +135,8 @@ class _Work:
     def identity(self) -> None:
         """Context and name; 2008's own files, which load as they stand."""
         self.keep("context")
-        self.text("name")
+        if (name := self.text("name") or self.name) != self.name:
+            self.say("name", f"{name[:64]!a}: it is called like its directory here")
         self.put("uts/nodename", self.text("uts/nodename") or self.name)
         for path in ("firewall.conf", "monitor.conf", "domain", "nameservers"):
             self.keep(path)
@@ -145,6 +152,8 @@ class _Work:
             self.say("sched/tokens-max", "a token is a millisecond of CPU time here, it was a tick of the clock there")
         flags = "".join(self.left[path].content.decode("ascii", "replace") for path in ("cflags", "flags")
                         if path in self.left)  # fmt: skip
+        if any(both) and not all(both):
+            self.say("sched", "fill-rate or interval is missing: its share of the CPUs is not bounded")
         if all(both) and "sched_hard" not in flags.lower():
             self.say("sched", f"without the flag sched_hard it bound nothing there; here it binds: "
                      f"vs-limit --name {self.name} --cpu inf lifts it")  # fmt: skip
@@ -153,7 +162,7 @@ class _Work:
         """rss and nproc are one number here; the others keep their names and bind each process."""
         for name in ("rss", "nproc"):
             values = {part: self.text(f"rlimits/{name}{part}") for part in ("", ".hard", ".soft")}
-            chosen = next((part for part in ("", ".hard", ".soft") if values[part] is not None), None)
+            chosen = next((part for part in (".hard", "", ".soft") if values[part] is not None), None)
             if chosen is None:
                 continue
             self.put(f"rlimits/{name}", str(values[chosen]))
@@ -170,7 +179,7 @@ class _Work:
         own = next((key for key in keys if self._is_own_tree(key)), None)
         for key in keys:
             space, files = self.text(f"dlimits/{key}/space_total"), self.text(f"dlimits/{key}/inodes_total")
-            where, _ = self.text(f"dlimits/{key}/directory"), self.text(f"dlimits/{key}/reserved")
+            where, reserved = self.text(f"dlimits/{key}/directory"), self.text(f"dlimits/{key}/reserved")
             if key != own:
                 self.say(f"dlimits/{key}", f"the limit of {where} is not taken over: there is one for the guest's tree")
                 continue
@@ -178,6 +187,8 @@ class _Work:
                 self.put("dlimits/0/space_total", space)
             if files is not None:
                 self.say(f"dlimits/{key}/inodes_total", "the disk limit allows a file for each 4 KiB")
+            if reserved not in (None, "", "0"):
+                self.say(f"dlimits/{key}/reserved", "its root has no space of its own here: everybody may fill it")
 
     def _is_own_tree(self, key: str) -> bool:
         """Whether a disk limit is for the guest's tree: the only one, or the one whose directory is called like it."""
@@ -191,7 +202,10 @@ class _Work:
         lines = []
         for line in (self.text("fstab") or "").splitlines():
             fields = line.split()
-            if len(fields) < 3 or line.lstrip().startswith("#"):
+            if not fields or fields[0].startswith("#"):
+                continue
+            if len(fields) < 3:
+                self.say("fstab", f"{line.strip()[:64]!a} mounts nothing: not taken over")
                 continue
             if fields[2] in _MADE_BY_LXC:
                 self.say("fstab", f"{fields[1]}: LXC mounts it by itself")
@@ -229,6 +243,8 @@ class _Work:
             self.runlevel = levels[0]
         elif style == "sysv":
             self.runlevel = "3"
+        if levels and self.runlevel != levels[0]:
+            self.say("apps/init/runlevel.start", f"{levels[0][:32]!a} is none to start in: not taken over")
         if style == "sysv":
             self.say("apps/init/style", "its runlevel scripts ran without an init there; here /sbin/init runs them")
         elif style != "plain":
@@ -276,15 +292,18 @@ class _Work:
                 self.put(f"{where}/prefix", prefix)
             if device or there:
                 self.put(f"{where}/dev", device or there)
+            if address is not None:
+                self.say(where, f"{address}: no line of networks.conf has it: device {device or there or 'none'}, "
+                         f"prefix {prefix or 'none'} (--device says another one)")  # fmt: skip
         if values["nodev"] is not None:
             self.say(where, "nodev: the address was the host's own there; here the guest has it on a link of its own")
 
     def words(self) -> None:
         """Capabilities and flags, word by word."""
         for path, meanings in oldwords.LISTS.items():
-            for word in re.split(r"[\s,]+", self.text(path) or ""):
-                if word and not word.startswith("#"):
-                    self.say(path, f"{word[:64]}: {oldwords.meaning(word, meanings)}")
+            lines = (line.partition("#")[0] for line in (self.text(path) or "").splitlines())
+            for word in dict.fromkeys(word for line in lines for word in re.split(r"[\s,]+", line) if word):
+                self.say(path, f"{word[:64]}: {oldwords.meaning(word, meanings)}")
 
     def rest(self) -> None:
         """Everything else is named: by a reason of its own, or as unknown."""

@@ -17,11 +17,11 @@ _CAPABILITIES = {
     "sys_pacct": "no guest has it", "linux_immutable": "no guest sets or clears immutable files",
     "ipc_lock": "memory is locked up to the limit memlock (vs-limit --rlimit)",
     "mac_admin": "no guest has it", "mac_override": "no guest has it", "syslog": "the kernel's log is the host's",
-    "audit_control": "no guest has it",
+    "audit_control": "no guest has it", "audit_write": "no guest has it: the kernel's audit is the host's",
+    "lease": "no guest has it: leases are for one's own files", "sys_tty_config": "no guest has it",
     **dict.fromkeys(
         ("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
-         "net_bind_service", "ipc_owner", "sys_chroot", "sys_ptrace", "sys_tty_config", "lease", "audit_write",
-         "setfcap"),
+         "net_bind_service", "ipc_owner", "sys_chroot", "sys_ptrace", "setfcap"),
         _INSIDE,
     ),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from vstools.config.text import Faults
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Place, check_name
-from vstools.lifecycle import arriving, disk, ownership, staging
+from vstools.lifecycle import arriving, disk, ownership, staging, trees
 from vstools.lifecycle.arriving import Answer
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock, settings
 from vstools.lifecycle.leftovers import ARRIVING, awaited
@@ -116,6 +116,21 @@ def stage(paths: Paths, arrival: Arrival) -> Path:
 def _refuse(answer: Answer) -> None:
     if answer.objections:
         raise Refused("; ".join(answer.objections))
+
+
+def transfer_of(paths: Paths, name: str) -> str | None:
+    """The transfer that brings a guest here, if one does."""
+    mark = _read_mark(paths, name)
+    return None if mark is None else mark.transfer
+
+
+def copied(paths: Paths, name: str, transfer: str) -> tuple[int, int]:
+    """Bytes and inodes of what a transfer has brought so far, which take their time to be added up."""
+    mark = _read_mark(paths, name)
+    tree = paths.trees / f"{STAGED}{name}"
+    if mark is None or mark.transfer != transfer or not mark.tree or not tree.is_dir():
+        return 0, 0
+    return trees.added_up(tree, "-B1"), trees.added_up(tree, "--inodes")
 
 
 def _reserve(paths: Paths, arrival: Arrival) -> None:

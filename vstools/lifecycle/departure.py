@@ -5,19 +5,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vstools import __version__, log, lxc, run, units
+from vstools import __version__, log, lxc, units
 from vstools.config import carried, guests, owner
 from vstools.config.carried import File
 from vstools.config.owner import Owner
 from vstools.errors import Refused
 from vstools.faults import checkpoint
-from vstools.lifecycle import control, durations, ownership, removal, trees
+from vstools.lifecycle import control, durations, filling, ownership, removal, trees
 from vstools.lifecycle.host import guest_lock, runtime_lock
 from vstools.lifecycle.sweep import sweep_one
 from vstools.paths import Paths, host_name
 from vstools.storage import use
-
-_DEADLINE = 4 * 3600.0
 
 
 def describe(paths: Paths, name: str, *, measure: bool = True) -> dict[str, object]:
@@ -55,17 +53,13 @@ def _taken(paths: Paths, name: str, context: int, tree: Path) -> tuple[int, int]
     counted = use.of(paths, name, context)
     if counted is not None and counted.files:
         return counted.used, counted.files
-    return _added_up(tree, "-B1") if counted is None else counted.used, _added_up(tree, "--inodes")
-
-
-def _added_up(tree: Path, unit: str) -> int:
-    argv = [*run.TIED, "du", "-s", "-x", unit, "--", str(tree)]
-    return int(run.run(argv, timeout=_DEADLINE, check=False).out.partition("\t")[0] or 0)
+    return trees.added_up(tree, "-B1") if counted is None else counted.used, trees.added_up(tree, "--inodes")
 
 
 def files(paths: Paths, name: str) -> list[File]:
     """The guest's files that travel; raises Refused where one cannot."""
     guests.require(paths, name)
+    filling.check(paths, name)
     return carried.read(paths.config_of(name))
 
 

@@ -4,7 +4,8 @@ A tree that is being made is counted from its beginning, one that was put there 
 The kernel keeps the limit over the guest's stops and the host's boots; a start puts right what differs all the same.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from vstools.storage.own import Own
 
 _MIB = 1 << 20
+_FREE_SHARE, _FREE_MOST = 20, 1 << 30
+"""What a copy leaves free where the trees are: a twentieth, and no more than a GiB."""
 
 
 def fault(paths: Paths, name: str, limits: Limits) -> str | None:
@@ -35,6 +38,23 @@ def fault(paths: Paths, name: str, limits: Limits) -> str | None:
 def mib(size: int) -> int:
     """Bytes in whole MiB, rounded up."""
     return -(-size // _MIB)
+
+
+def room(paths: Paths) -> Callable[[], None]:
+    """What is called while somebody else fills a tree, perhaps without an end: raises VsError before the disk is full.
+
+    The disk is the other guests', too.
+    """
+
+    def check() -> None:
+        state = os.statvfs(paths.trees)
+        free, size = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
+        if free < min(size // _FREE_SHARE, _FREE_MOST):
+            raise VsError(
+                f"{paths.trees} has only {free // _MIB} MiB free: the copy ended", "make room, then try again"
+            )
+
+    return check
 
 
 def begin(guest: Guest, tree: Path) -> None:

@@ -13,12 +13,16 @@ ARRIVING = ".arriving"
 """In the directory of a guest that comes from another host: the transfer, which may go on after a kill."""
 AWAITED = 24 * 3600.0
 """Seconds since its last step after which nobody is believed to come back for it."""
+UNPACKED, UNPACKING = ".imports", "from-"
+"""Among the trees: where archives are unpacked whose files are wanted in another place, and how that is called."""
+LOOKING = "import-"
+"""Below /run: what was fetched of an old host to be looked at."""
 _LOOKED = "snapshots-swept"
 
 
 def sweep(paths: Paths) -> None:
     """Remove what dead commands left on this host, if there is anything."""
-    if names(paths) or may_be_snapshots(paths):
+    if names(paths) or may_be_snapshots(paths) or are_scraps(paths):
         from vstools.lifecycle import sweep as broom
 
         broom.sweep(paths)
@@ -45,6 +49,17 @@ def awaited(paths: Paths, name: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return abs(time.time() - at) < AWAITED
+
+
+def are_scraps(paths: Paths) -> bool:
+    """Whether something lies where archives are unpacked, and old hosts looked at."""
+    for folder, prefix in ((paths.trees / UNPACKED, UNPACKING), (paths.run, LOOKING)):
+        try:
+            if any(name.startswith(prefix) for name in os.listdir(folder)):
+                return True
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def _dead(paths: Paths) -> list[str]:

@@ -19,7 +19,7 @@ from vstools.errors import BadFiles, Refused, VsError
 from vstools.faults import checkpoint
 from vstools.guest import Guest, Names
 from vstools.inside import Inside
-from vstools.lifecycle import bounds, disk, ownership, passing, records, trees, window
+from vstools.lifecycle import bounds, disk, filling, ownership, passing, records, trees, window
 from vstools.lifecycle.host import Settings, host_lock, runtime_lock, settings
 from vstools.network import devices, plan
 from vstools.paths import Paths
@@ -51,6 +51,7 @@ def decide(paths: Paths, name: str) -> Start:
 
     guest = guests.load(paths, name)
     ownership.check(paths, name)
+    filling.check(paths, name)
     host = settings(paths)
     if (owner := guests.contexts_in_use(paths, but=name).get(guest.context)) is not None:
         raise Refused(f"guest {name} has the context {guest.context} of guest {owner}", "each guest needs its own")

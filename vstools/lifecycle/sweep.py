@@ -20,6 +20,9 @@ def sweep(paths: Paths) -> None:
     """Remove every leftover of dead commands on this host."""
     if leftovers.may_be_snapshots(paths):
         _sweep_snapshots(paths)
+    if leftovers.are_scraps(paths):
+        files.sweep_scratch(paths.trees / leftovers.UNPACKED, leftovers.UNPACKING)
+        files.sweep_scratch(paths.run, leftovers.LOOKING)
     for name in leftovers.names(paths):
         try:
             with guest_lock(paths, name, patience=0):

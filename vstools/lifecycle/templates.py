@@ -6,16 +6,16 @@ from pathlib import Path
 
 from vstools import files, log
 from vstools.errors import Refused
+from vstools.faults import checkpoint
 from vstools.guest import Guest
 from vstools.inside import Inside
 from vstools.lifecycle import disk
+from vstools.lifecycle.leftovers import UNPACKED, UNPACKING
 from vstools.paths import STAGED, Paths
 from vstools.storage import cache, plain
 from vstools.storage.protocol import Storage
 from vstools.tree import layers, oci, unpack
 from vstools.tree.stream import Progress
-
-_SCRATCH = ".imports"
 
 
 class Source:
@@ -57,10 +57,10 @@ class Source:
                 raise Refused(f"{archive} is a compressed image layout", "take the compression away, and give the tar")
             return devices
         if archive.is_dir():
-            devices = layers.apply(archive, tree)
+            devices = layers.apply(archive, tree, _bounded(self._paths))
         else:
             with unpacked(self._paths, archive) as layout:
-                devices = layers.apply(layout, tree)
+                devices = layers.apply(layout, tree, _bounded(self._paths))
         with Inside(tree) as inside:
             if not inside.exists("sbin/init"):
                 log.warn("the image has no /sbin/init: it is one of a program, and a guest made from it does not start")
@@ -71,6 +71,13 @@ class Source:
 def unpacked(paths: Paths, archive: Path) -> Iterator[Path]:
     """What an archive holds, checked as a template is, beside the trees for the time of a block."""
     plain.barrier(paths)
-    with files.scratch(paths.trees / _SCRATCH, "from-") as folder:
-        unpack.unpack(archive, folder)
+    with files.scratch(paths.trees / UNPACKED, UNPACKING) as folder:
+        unpack.unpack(archive, folder, _bounded(paths))
+        checkpoint("template:unpacked")
         yield folder
+
+
+def _bounded(paths: Paths) -> Progress:
+    """What ends an archive that expands until the disk is full."""
+    check = disk.room(paths)
+    return lambda _: check()

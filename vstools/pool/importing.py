@@ -1,16 +1,18 @@
 """A guest of an old Linux-VServer host becomes a guest of this one: looked at, copied while it runs, switched over.
 
 It comes as a guest comes from any host (lifecycle/arrival.py): staged under a hidden name, where the next run goes
-on for a day, and registered at the end, disabled and stopped. The old one is stopped, and left as it is otherwise.
+on for a day, and registered at the end, disabled and stopped. The old one is stopped and loses its mark, and is left as
+it is otherwise.
 """
 
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vstools import __version__, files, log, run
+from vstools import __version__, files, log
 from vstools.config import carried, firewall, guests, monitor, oldguest
 from vstools.config.carried import File
 from vstools.config.oldguest import Translated
@@ -18,21 +20,23 @@ from vstools.config.owner import Owner
 from vstools.config.text import LIMIT
 from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
-from vstools.guest import IDS
+from vstools.guest import check_name
 from vstools.inside import Inside
-from vstools.lifecycle import addresses, arrival, staging
+from vstools.lifecycle import addresses, arrival, disk, staging
 from vstools.lifecycle.arrival import Arrival
 from vstools.lifecycle.arriving import Answer
 from vstools.lifecycle.host import settings
+from vstools.lifecycle.leftovers import LOOKING, awaited
 from vstools.paths import Paths, host_name
+from vstools.pool import oldhost
 from vstools.pool.oldhost import Place
 from vstools.tree import oldsystem
 from vstools.tree.oldsystem import System
 
 _NEVER = ("--exclude=/proc/*", "--exclude=/sys/*", "--exclude=/dev/*")
-_SCRATCH = "import-"
 _SHOWN = 20
-_FIND_DEADLINE = 3600.0
+_TRANSFER = "import-"
+_TAGGED = "is that disk mounted without the option tagxid?"
 
 
 @dataclass(frozen=True)
@@ -47,35 +51,46 @@ class Plan:
     answer: Answer
 
 
+@oldhost.untouched()
 def plan(paths: Paths, place: Place, name: str, *, device: str | None) -> Plan:
     """Look at an old guest. Raises Refused where its init cannot run here; what else there is against it, is said."""
     if guests.exists(paths, name):
         raise Refused(f"there is a guest {name!r} here already", "vs-remove it, or leave it at that")
-    with files.scratch(paths.run, _SCRATCH) as folder:
+    with files.scratch(paths.run, LOOKING) as folder:
         config, programs, empty = (files.directory(folder / part, 0o700) for part in ("config", "programs", "empty"))
         place.config_into(config)
         old = oldguest.read(config)
-        place.programs_into(programs)
-        with Inside(programs) as tree:
-            system = oldsystem.examine(tree)
-        oldsystem.check(system, f"guest {name}")
+        system = oldhost.system_of(place, programs, f"guest {name}")
         size = place.size(empty, _NEVER)
     host = settings(paths)
     found = oldguest.translate(name, old, known=lambda one: host.networks.of(one) is not None, device=device)
     complete, more = _completed(paths, found)
+    transfer = _transfer(place, name, found)
+    _check_same(paths, name, transfer)
+    copied, inodes = arrival.copied(paths, name, transfer)
     coming = Arrival(
-        transfer=_transfer(place, name, found), name=name, files=complete, owner=Owner(host_name(), 1), size=size.size,
-        inodes=size.files, arch=os.uname().machine, version=__version__,
+        transfer=transfer, name=name, files=complete, owner=Owner(host_name(), 1), size=max(0, size.size - copied),
+        inodes=max(0, size.files - inodes), arch=os.uname().machine, version=__version__,
     )  # fmt: skip
     answer = arrival.check(paths, coming)
     held = tuple(carried.sensitive(found.files))
     return Plan(coming, system, found.runlevel, held, (*found.notes, *more, *answer.notes), answer)
 
 
+def _check_same(paths: Paths, name: str, transfer: str) -> None:
+    """Raise Refused where what was copied so far would become another guest than this one."""
+    before = arrival.transfer_of(paths, name) if awaited(paths, name) else None
+    if before is not None and before.startswith(_TRANSFER) and before != transfer:
+        raise Refused(
+            f"the copy of {name} was begun from another place, or with other files of its directory",
+            f"put that back, or vs-import --name {name} --abandon and begin anew",
+        )
+
+
 def _transfer(place: Place, name: str, found: Translated) -> str:
     """The same source and the same files are the same undertaking."""
     sums = (zlib.crc32(repr(what).encode()) for what in ((place.words, name), found.files))
-    return "-".join(("import", *(f"{number:08x}" for number in sums)))
+    return _TRANSFER + "-".join(f"{number:08x}" for number in sums)
 
 
 def _completed(paths: Paths, found: Translated) -> tuple[tuple[File, ...], list[str]]:
@@ -120,39 +135,43 @@ def bring(
     its tree. Killed, the same call goes on.
     """
     name = found.arrival.name
-    with files.lock(paths.locks / f"{name}.import", what=f"the import of {name}", patience=0):
+    with _locked(paths, name):
         tree = arrival.stage(paths, found.arrival)
         checkpoint("import:staged")
-        if not final or place.runs(name):
-            place.tree_into(tree, _NEVER, live=True, progress=progress)
-            checkpoint("import:copied")
-        if not final:
-            return []
-        with _Stopped(place, name):
-            place.tree_into(tree, _NEVER, live=False, progress=progress)
-            checkpoint("import:last")
-            changed = _settle(tree, found)
-            arrival.register(paths, name)
+        with oldhost.begun():
+            if not final or place.runs(name):
+                place.tree_into(tree, _NEVER, live=True, progress=progress, check=disk.room(paths))
+                checkpoint("import:copied")
+                _check_tree(tree, name)  # known before it is stopped there
+            if not final:
+                return []
+            with _Stopped(place, name) as stopped:
+                place.tree_into(tree, _NEVER, live=False, progress=progress, check=disk.room(paths))
+                checkpoint("import:last")
+                changed = _settle(tree, found)
+                stopped.check()
+                arrival.register(paths, name)
         checkpoint("import:registered")
-        return changed
+        return changed if place.slave is None else [*changed, place.unmark()]
+
+
+def _locked(paths: Paths, name: str) -> AbstractContextManager[None]:
+    return files.lock(paths.locks / f"{name}.import", what=f"the import of {name}", patience=0)
+
+
+def _check_tree(tree: Path, name: str) -> System:
+    """What a copied tree runs; raises Refused where it cannot be a guest's."""
+    oldhost.check_ids(tree, _TAGGED)
+    with Inside(tree) as inside:
+        system = oldsystem.examine(inside)
+    oldsystem.check(system, f"guest {name}")
+    return system
 
 
 def _settle(tree: Path, found: Plan) -> list[str]:
-    _check_ids(tree)
+    system = _check_tree(tree, found.arrival.name)
     with Inside(tree) as inside:
-        system = oldsystem.examine(inside)
-        oldsystem.check(system, f"guest {found.arrival.name}")
         return oldsystem.put_right(inside, system, found.runlevel)
-
-
-def _check_ids(tree: Path) -> None:
-    """Raise Refused where a file belongs to an id that no guest has: its context was written into it (tagxid)."""
-    argv = ["find", str(tree), "-xdev", "(", "-uid", f"+{IDS - 1}", "-o", "-gid", f"+{IDS - 1}", ")", "-print", "-quit"]
-    if path := run.run(argv, timeout=_FIND_DEADLINE).out.rstrip("\n"):
-        raise Refused(
-            f"{ascii(path.removeprefix(str(tree)))[1:-1]} belongs to an id over {IDS - 1}",
-            "is that disk mounted without the option tagxid?",
-        )
 
 
 class _Stopped:
@@ -162,28 +181,55 @@ class _Stopped:
         self._place, self._name = place, name
         self._again = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Stopped":
         self._again = self._place.runs(self._name)
         if self._again:
-            self._place.stop(self._name)
+            try:
+                self._place.stop(self._name)
+            except BaseException:
+                self._start_again()
+                raise
             checkpoint("import:stopped")
+        return self
+
+    def check(self) -> None:
+        """Raise VsError where somebody started it meanwhile: what it wrote since then would be lost."""
+        if self._place.runs(self._name):
+            raise VsError(
+                f"guest {self._name} was started again on {self._place.words} while it was copied",
+                "find out by whom, then give the same command again",
+            )
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None and self._again:
-            try:
-                self._place.start(self._name)
-            except VsError as error:
-                log.warn(f"guest {self._name} was stopped on {self._place.words} and does not start there: {error}")
+            self._start_again()
+
+    def _start_again(self) -> None:
+        with suppress(VsError):
+            if self._place.runs(self._name):
+                return
+        try:
+            self._place.start(self._name)
+        except VsError as error:
+            log.warn(f"guest {self._name} was stopped on {self._place.words} and does not start there: {error}")
 
 
 def report(paths: Paths, name: str, lines: tuple[str, ...]) -> Path:
     """Write what is otherwise than it was into a file beside the guest's logs; returns it."""
-    path = files.directory(paths.log_of(name)) / "import"
+    path = files.directory(paths.log_of(name), 0o700) / "import"
     files.write(path, "".join(f"{line}\n" for line in lines))
     return path
 
 
-def abandon(paths: Paths, name: str) -> None:
-    """Give up what was copied of a guest and is no guest yet."""
-    with files.lock(paths.locks / f"{name}.import", what=f"the import of {name}", patience=0):
+def abandon(paths: Paths, name: str) -> bool:
+    """Give up what was copied of a guest and is no guest yet; returns whether there was anything.
+
+    Raises Refused where it comes in another way.
+    """
+    check_name(name, imported=True)
+    with _locked(paths, name):
+        transfer = arrival.transfer_of(paths, name)
+        if transfer is not None and not transfer.startswith(_TRANSFER):
+            raise Refused(f"guest {name} comes from another host of the pool", "vs-move or vs-put ends that")
         arrival.abandon(paths, name)
+    return transfer is not None

@@ -1,25 +1,29 @@
 """Where a guest of an old Linux-VServer host is read from: the host by ssh, a copy of its disks, or an archive of them.
 
-An old host has no vs-tools: a few plain programs are run there (readlink, rsync, vserver). What it sends is data, and
-is written by a program that can write in one directory alone.
+An old host has no vs-tools: a few plain programs are run there (readlink, test, rsync, vserver). What it sends is data,
+and is written by a program that can write in one directory alone. It may send without an end: everything has a bound.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vstools import run
 from vstools.config import slaves
+from vstools.config.carried import COUNT_MAX, SIZE_MAX
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
-from vstools.guest import check_name
+from vstools.guest import IDS, check_name
 from vstools.inside import Inside
 from vstools.paths import Paths
 from vstools.pool import rsync, ssh, wire
 from vstools.pool.rsync import Passed
+from vstools.tree import oldsystem
+from vstools.tree.oldsystem import System
 
 Progress = Callable[[int], None]
 _CONFIG = "etc/vservers/{name}"
@@ -34,11 +38,19 @@ _LOOKED_AT = (
     "/lib/systemd/systemd", "/lib/sysvinit", "/lib/sysvinit/init", "/usr", "/usr/bin", "/usr/bin/sh", "/usr/bin/bash",
     "/usr/bin/dash", "/usr/bin/busybox", "/usr/sbin", "/usr/sbin/init", "/usr/lib", "/usr/lib/systemd",
     "/usr/lib/systemd/systemd", "/usr/lib/sysvinit", "/usr/lib/sysvinit/init",
+    *(f"{folder}/{name}" for folder in ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
+      for name in ("openrc-init", "runit-init", "runit", "s6-linux-init", "dinit", "upstart")),
 )  # fmt: skip
 """What tells which init a tree has."""
+_LAST_OWN_STATUS = 125
+"""Above it the shell speaks (126, 127), or ssh (255)."""
+_KEPT = "before-import"
 _NEW_PROTOCOL = 30
 """The first of rsync's protocols that carries ACLs and extended attributes (rsync 3.0, 2008)."""
-_STOP_DEADLINE = 600.0
+_STOP_DEADLINE, _FIND_DEADLINE = 600.0, 3600.0
+_LONGEST = 4 << 20
+"""Bytes of an answer of a program there: /proc/mounts is the longest."""
+_PROGRAMS_MAX, _PROGRAM_MAX = 64 << 20, "32m"
 
 
 @dataclass(frozen=True)
@@ -57,30 +69,45 @@ class Place:
 
     def config_into(self, folder: Path) -> None:
         """Copy the guest's directory."""
-        self._draw(self.config, folder, ("--max-size=8m", "--no-devices", "--no-specials"), live=True)
+        most = SIZE_MAX + COUNT_MAX * 4096  # a file takes whole pages
+        words = ("--no-devices", "--no-specials")
+        self._draw(self.config, folder, words, live=True, check=_at_most(folder, most, 2 * COUNT_MAX))
 
     def programs_into(self, folder: Path) -> None:
         """Copy what tells which init the guest has."""
         wanted = [f"--include={path}" for path in _LOOKED_AT]
-        self._draw(self.tree, folder, (*wanted, "--exclude=*", "--max-size=64m"), live=True)
+        words = (*wanted, "--exclude=*", f"--max-size={_PROGRAM_MAX}")
+        self._draw(self.tree, folder, words, live=True, check=_at_most(folder, _PROGRAMS_MAX, 2 * len(_LOOKED_AT)))
 
-    def tree_into(self, folder: Path, words: Sequence[str], *, live: bool, progress: Progress) -> Passed:
-        """Copy the guest's tree, what changed of it since the last time."""
-        return self._draw(self.tree, folder, words, live=live, progress=progress)
+    def tree_into(
+        self, folder: Path, words: Sequence[str], *, live: bool, progress: Progress, check: Callable[[], None]
+    ) -> Passed:
+        """Copy the guest's tree, what changed of it since the last time; ``check`` raises to end that."""
+        return self._draw(self.tree, folder, words, live=live, progress=progress, check=check)
 
     def size(self, folder: Path, words: Sequence[str]) -> Passed:
         """What the tree holds; nothing is copied into the empty folder."""
         return self._draw(self.tree, folder, ("--dry-run", *words), live=True)
 
     def _draw(
-        self, path: str, into: Path, words: Sequence[str], *, live: bool, progress: Progress = lambda _: None
-    ) -> Passed:
-        source = path if self.slave is None else f"{self.slave.name}:{path}"
-        return rsync.draw(source, self.shell, into, into, words=(*self.more, *words), live=live, progress=progress)
+        self, path: str, into: Path, words: Sequence[str], *, live: bool, progress: Progress = lambda _: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Passed:  # fmt: skip
+        source, more = path if self.slave is None else f"{self.slave.name}:{path}", (*self.more, *words)
+        return rsync.draw(source, self.shell, into, into, words=more, live=live, progress=progress, check=check)
 
     def runs(self, name: str) -> bool:
-        """Whether the guest runs there; what is no host runs nothing."""
-        return self.slave is not None and self.there("vserver", name, "running", check=False).code == 0
+        """Whether the guest runs there; what is no host runs nothing.
+
+        Raises VsError where nobody says: silence is no guest that is stopped.
+        """
+        if self.slave is None:
+            return False
+        said = self.there("vserver", name, "running", check=False)
+        if not 0 <= said.code <= _LAST_OWN_STATUS or said.err.lstrip().startswith("sudo:"):
+            words = wire.clean(run.failure(said).hint)
+            raise VsError(f"{self.words} does not say whether guest {name} runs there", f"vserver: {words}")
+        return said.code == 0
 
     def stop(self, name: str) -> None:
         """Stop the guest there; raises VsError where it runs on."""
@@ -92,12 +119,91 @@ class Place:
         """Start the guest there again."""
         self.there("vserver", name, "start")
 
+    def unmark(self) -> str:
+        """Let the guest, which is stopped, start with its host no more; returns a sentence on what became of that."""
+        mark = f"{self.config}/apps/init/mark"
+        script = f'[ ! -e "$1" ] || mv "$1" "$1.{_KEPT}"'
+        try:
+            done = self.there("sh", "-c", script, "sh", mark, check=False).code == 0
+        except VsError:
+            done = False
+        if done:
+            return f"on {self.words} it does not start by itself any more: its mark there is called mark.{_KEPT}"
+        return f"on {self.words} it must not start again, and its mark could not be moved: rm {mark} there"
+
     def there(self, *argv: str, check: bool = True) -> run.Result:
         """Run a program on the old host."""
         if self.slave is None:
             raise VsError("no host is asked for a copy")
         line = shlex.join(ssh.remote(self.slave, *argv))
-        return run.run([*self.shell, self.slave.name, line], timeout=_STOP_DEADLINE, check=check)
+        result = run.bounded([*self.shell, self.slave.name, line], most=_LONGEST, timeout=_STOP_DEADLINE)
+        if check and result.code:
+            raise VsError(f"{self.words}: {shlex.join(argv)} failed", wire.clean(run.failure(result).hint))
+        return result
+
+
+def system_of(place: Place, folder: Path, what: str) -> System:
+    """What a tree there runs; raises Refused where that cannot run here.
+
+    An init that a link leads to elsewhere is not among what is looked at: then it is seen when it was copied.
+    """
+    place.programs_into(folder)
+    with Inside(folder) as tree:
+        system = oldsystem.examine(tree)
+        if system.init or not tree.exists("sbin/init"):
+            oldsystem.check(system, what)
+    return system
+
+
+def _at_most(folder: Path, size: int, count: int) -> Callable[[], None]:
+    """What is called while a folder is filled: raises Refused where more comes than honest hosts have."""
+
+    def check() -> None:
+        taken = entries = 0
+        folders = [str(folder)]
+        while folders:
+            with suppress(FileNotFoundError), os.scandir(folders.pop()) as found:
+                for entry in found:
+                    entries += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        taken += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if taken > size or entries > count:
+                        break
+            if taken > size or entries > count:
+                raise Refused(
+                    "what comes of the guest's own files has no end", f"more than {size >> 20} MiB, or {count}"
+                )
+
+    return check
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Nothing is changed yet: what fails in here is refused."""
+    try:
+        yield
+    except Refused:
+        raise
+    except VsError as error:
+        raise Refused(error.message, error.hint) from error
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """Something is changed already: what is refused in here has failed."""
+    try:
+        yield
+    except Refused as error:
+        raise VsError(error.message, error.hint) from error
+
+
+def check_ids(tree: Path, hint: str) -> None:
+    """Raise Refused where a file belongs to an id that no guest has."""
+    argv = ["find", str(tree), "-xdev", "(", "-uid", f"+{IDS - 1}", "-o", "-gid", f"+{IDS - 1}", ")", "-print", "-quit"]
+    if path := run.run(argv, timeout=_FIND_DEADLINE).out.rstrip("\n"):
+        raise Refused(f"{ascii(path.removeprefix(str(tree)))[1:-1][:500]} belongs to an id over {IDS - 1}", hint)
 
 
 def parse(text: str) -> Slave | Path:
@@ -134,6 +240,7 @@ def opened(paths: Paths, source: Slave | Path, name: str, tree: str | None, key:
             raise Refused(f"{source} is neither a directory nor an archive", "or ssh://HOST")
 
 
+@untouched()
 def reached(paths: Paths, slave: Slave, key: Path | None) -> Place:
     """A host that lets this node in and has rsync, with no guest of it in mind yet; raises Refused."""
     known = ssh.folder(paths) / ssh.KNOWN_HOSTS
@@ -155,6 +262,7 @@ def reached(paths: Paths, slave: Slave, key: Path | None) -> Place:
     return replace(place, more=more)
 
 
+@untouched()
 def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path | None) -> Place:
     place = reached(paths, slave, key)
     config = "/" + _CONFIG.format(name=name)
@@ -166,13 +274,17 @@ def _by_ssh(paths: Paths, slave: Slave, name: str, tree: str | None, key: Path |
         raise Refused(f"host {slave.host} has no guest {name!r}", f"there is no {config}")
     if place.there("test", "-d", f"{where}/etc", check=False).code:
         raise Refused(f"host {slave.host} has no tree at {where}", "say where: --tree PATH")
+    try:
+        place.runs(name)
+    except VsError as error:
+        raise Refused(error.message, f"{error.hint}; it has to be on the path of {slave.user} there") from error
     return replace(place, config=config, tree=where)
 
 
 def _below(root: Path, words: str, name: str, tree: str | None) -> Place:
-    """The guest in a directory that is as an old host's root; links in it are the old host's."""
+    """The guest in a directory that is as an old host's root; links and mounts in it are the old host's."""
     config = _CONFIG.format(name=name)
-    with Inside(root) as inside:
+    with Inside(root, mounts=True) as inside:
         there = inside.where(config)
         if there is None or not inside.is_directory(config):
             raise Refused(f"{words} has no guest {name!r}", f"there is no {config} in it")

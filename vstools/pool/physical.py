@@ -14,15 +14,16 @@ from vstools import files, log
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.inside import Inside
-from vstools.lifecycle import departure
+from vstools.lifecycle import departure, disk, filling
+from vstools.lifecycle.leftovers import LOOKING
 from vstools.paths import Paths
-from vstools.pool import wire
+from vstools.pool import oldhost, wire
 from vstools.pool.oldhost import Place
+from vstools.storage import strange
 from vstools.tree import machine, oldsystem
 from vstools.tree.oldsystem import System
 
 _MARK = ".physical"
-_SCRATCH = "import-"
 _WORDS = ("--no-one-file-system", *(f"--exclude={path}" for path in machine.NEVER))
 _SYSTEM = ("bin", "sbin", "usr/bin", "usr/sbin")
 
@@ -37,17 +38,15 @@ class Plan:
     notes: tuple[str, ...]
 
 
+@oldhost.untouched()
 def plan(paths: Paths, place: Place) -> Plan:
     """Look at a machine; raises Refused where its init cannot run here."""
-    mounts, swaps = (place.there("cat", f"/proc/{name}").out[: 1 << 20] for name in ("mounts", "swaps"))
+    mounts, swaps = (place.there("cat", f"/proc/{name}").out for name in ("mounts", "swaps"))
     out, notes = machine.left_out(mounts, swaps)
     words = (*_WORDS, *(machine.pattern(path) for path in out))
-    with files.scratch(paths.run, _SCRATCH) as folder:
+    with files.scratch(paths.run, LOOKING) as folder:
         programs, empty = (files.directory(folder / part, 0o700) for part in ("programs", "empty"))
-        place.programs_into(programs)
-        with Inside(programs) as tree:
-            system = oldsystem.examine(tree)
-        oldsystem.check(system, place.words)
+        system = oldhost.system_of(place, programs, place.words)
         size = place.size(empty, words).size
     return Plan(words, size, system, tuple(wire.clean(note) for note in notes))
 
@@ -61,14 +60,25 @@ def bring(
     """
     with departure.held(paths, name) as tree, log.change(f"import {place.words}", name):
         _claim(paths, name, tree, place, found.size)
-        place.tree_into(tree, found.words, live=True, progress=progress)
-        checkpoint("physical:copied")
-        with Inside(tree) as inside:
-            for folder, mode in (("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("tmp", 0o1777)):
-                inside.directory(folder, mode)
-            said = machine.settle(inside, oldsystem.examine(inside))
+        with oldhost.begun(), filling.filled(paths, name):
+            place.tree_into(tree, found.words, live=True, progress=progress, check=disk.room(paths))
+            checkpoint("physical:copied")
+            said = _settle(tree, place.words)
         checkpoint("physical:settled")
     return said
+
+
+def _settle(tree: Path, what: str) -> list[str]:
+    """What was copied becomes a guest's tree; returns what was changed, a sentence each."""
+    oldhost.check_ids(tree, "no guest has such ids: give that file another one there")
+    removed = strange.remove_devices(tree)
+    with Inside(tree) as inside:
+        for folder, mode in (("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("tmp", 0o1777)):
+            inside.directory(folder, mode)
+        system = oldsystem.examine(inside)
+        oldsystem.check(system, what)
+        said = machine.settle(inside, system)
+    return [f"{removed} device nodes were removed (LXC makes /dev)", *said] if removed else said
 
 
 def _claim(paths: Paths, name: str, tree: Path, place: Place, size: int) -> None:

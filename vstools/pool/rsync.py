@@ -73,17 +73,18 @@ def pull(
 
 def draw(
     source: str, shell: Sequence[str], within: Path, into: Path, *, words: Sequence[str] = (), live: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None, check: Callable[[], None] = lambda: None,
 ) -> Passed:  # fmt: skip
     """Copy a tree that no agent gives: a directory of this node, or ``HOST:PATH`` by this ssh.
 
-    ``words`` are more of rsync's. Nothing outside ``within`` can be written to. ``live``: files may vanish.
+    ``words`` are more of rsync's. Nothing outside ``within`` can be written to. ``live``: files may vanish. ``check``
+    is as for ``pull``, and so is the end of everything that writes.
     """
     argv = ["rsync", *COPY, *_STATUS, f"--timeout={_SILENT_FOR}", *words]
     if shell:
         argv.append(f"--rsh={shlex.join(shell)}")
-    argv = confined.words(within, into, *argv, "--", f"{source}/", "./")
-    return _pass(argv, source, live=live, progress=progress)
+    argv = [*run.ALONE, *confined.words(within, into, *argv, "--", f"{source}/", "./")]
+    return _pass(argv, source, live=live, progress=progress, check=check)
 
 
 def push(paths: Paths, slave: Slave, name: str, tree: Path, progress: Callable[[int], None] = lambda _: None) -> Passed:
@@ -167,7 +168,7 @@ def _follow(process: run.Piped, what: str, progress: Callable[[int], None], chec
         if not (text := os.read(stream, 1 << 16)):
             break
         kept = (kept + text)[-(1 << 16) :]
-        if found := re.findall(rb"([0-9]+) +[0-9]{1,3}% ", text):
+        if found := re.findall(rb"([0-9]{1,18}) +[0-9]{1,3}% ", text):
             progress(int(found[-1]))
     return kept.decode("utf-8", "replace")
 
@@ -176,7 +177,7 @@ def passed(said: str, seconds: float) -> Passed:
     """The numbers of ``--stats`` (``man 1 rsync``); raises VsError where they are missing."""
     found: dict[str, int] = {}
     for key, words in _NUMBERS.items():
-        match = re.search(rf"^{re.escape(words)}: ([0-9,]+)", said, re.MULTILINE)
+        match = re.search(rf"^{re.escape(words)}: ([0-9,]{{1,30}})", said, re.MULTILINE)
         if match is None:
             raise VsError("rsync says nothing of what it did", words)
         found[key] = int(match[1].replace(",", ""))

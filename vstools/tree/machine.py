@@ -13,6 +13,7 @@ _DISKS = frozenset(("btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "r
 _OUT = "#vs-import# "
 _OUT_OF_USE = {"etc/fstab": "file systems", "etc/crypttab": "encrypted disks", "etc/modules": "modules"}
 _STATUS = 64 << 20
+_SHOWN = 100
 _BOOT = re.compile(r"(linux-image-|linux-modules-|grub-(?!common$)|lilo$|extlinux$|initramfs-tools$|dracut$)\S*")
 NEVER = (
     "/dev/*", "/proc/*", "/sys/*", "/mnt/*", "/media/*", "/run/*", "/tmp/*", "/boot/*", "/lib/modules/*",  # noqa: S108
@@ -76,11 +77,17 @@ def _put_out(tree: Inside, path: str) -> list[str]:
     text = tree.read(path)
     if not text:
         return []
-    lines = text.splitlines()
-    live = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    lines = text.rstrip("\n").split("\n")
+    live = [line for line in lines if _is_live(line)]
     if live:
-        tree.write(path, "".join(f"{_OUT if line in live else ''}{line}\n" for line in lines))
-    return [_clean(" ".join(line.split()[:2])) for line in live]
+        written = "".join(f"{_OUT if _is_live(line) else ''}{line}\n" for line in lines)
+        tree.write(path, written, tree.mode(path) or 0o644)
+    said = [_clean(" ".join(line.split()[:2])) for line in live[:_SHOWN]]
+    return [*said, f"and {len(live) - _SHOWN} more"] if len(live) > _SHOWN else said
+
+
+def _is_live(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def _clean(text: str) -> str:
@@ -94,4 +101,4 @@ def _boot_packages(tree: Inside) -> list[str]:
         name = re.search(r"(?m)^Package: (\S+)$", paragraph)
         if name and _BOOT.fullmatch(name[1]) and re.search(r"(?m)^Status: \S+ \S+ installed$", paragraph):
             found.append(_clean(name[1]))
-    return sorted(found)
+    return sorted(found)[:_SHOWN]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from vstools.errors import Refused
 
@@ -71,6 +71,13 @@ def is_image(path: Path) -> bool:
 
 def image(path: Path) -> Image:
     """The image that is for this host's machine; raises Refused where there is none, or something is missing."""
+    try:
+        return _image(path)
+    except RecursionError as error:
+        raise Refused(f"{path} is no image that can be read", "what describes it is nested too deep") from error
+
+
+def _image(path: Path) -> Image:
     blobs = _Blobs(path)
     index = blobs.json_of(blobs.named(_INDEX), _INDEX)
     for _ in range(4):  # an index may name another one
@@ -91,7 +98,7 @@ def _chosen(index: dict[str, Any], path: Path) -> dict[str, Any]:
     fits = [entry for entry, platform in zip(entries, there, strict=True)
             if isinstance(platform, dict) and platform.get("architecture", wanted) == wanted
             and platform.get("os", "linux") == "linux"]  # fmt: skip
-    if len(fits) == 1:
+    if fits and len({_digest(entry) for entry in fits}) == 1:  # docker names an image once for each of its tags
         return fits[0]
     if not fits:
         raise Refused(f"{path} has no image for {wanted}", "choose one for this host")
@@ -165,11 +172,25 @@ class _Blobs:
         return found
 
 
+class _Bounded:
+    """What tarfile needs of a file; no header is read that takes more memory than an index may."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self.tell, self.seek = handle.tell, handle.seek
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer at the end."""
+        if size > _MOST_JSON:
+            raise tarfile.ReadError("a header is too long")
+        return self._handle.read(size)
+
+
 def _members(path: Path) -> dict[str, tuple[int, int]]:
     """Name -> offset and size of an uncompressed archive's regular files; empty for one that is no layout."""
     found: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
+        with path.open("rb") as handle, tarfile.open(fileobj=cast("IO[bytes]", _Bounded(handle)), mode="r:") as archive:
             for count, member in enumerate(archive):
                 name = member.name.removeprefix("./")
                 if count > _MOST_MEMBERS or not _NAMES.match(name if name != "." else "./"):

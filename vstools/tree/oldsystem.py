@@ -168,8 +168,8 @@ def _unlink_services(tree: Inside) -> list[str]:
 
 def _halt(tree: Inside, name: str, level: str, more: str) -> list[str]:
     """Runlevels 0 and 6 end the guest: vserver guests had these scripts emptied, or no links to them."""
-    script = f"etc/init.d/{name}"
-    if not tree.is_directory("etc/init.d") or not tree.is_directory(f"etc/rc{level}.d"):
+    script, folder = f"etc/init.d/{name}", f"etc/rc{level}.d"
+    if not tree.leads_to_directory("etc/init.d") or not tree.leads_to_directory(folder):
         return []
     said = []
     text = tree.read(script)
@@ -178,7 +178,9 @@ def _halt(tree: Inside, name: str, level: str, more: str) -> list[str]:
             tree.move(script, f"{script}.{_KEPT}")
         tree.write(script, _HALT.format(name=name, level=level, more=more), 0o755)
         said.append(f"/{script} ends the guest now")
-    if not any(re.fullmatch(rf"S[0-9]{{2}}{name}", entry) for entry in tree.names(f"etc/rc{level}.d")):
-        tree.link(f"etc/rc{level}.d/S90{name}", f"../init.d/{name}")
-        said.append(f"runlevel {level} ends with {name}")
+    entries = [entry for entry in tree.names(folder) if re.fullmatch(rf"S[0-9]{{2}}{name}", entry)]
+    for entry in entries or [f"S90{name}"]:  # Red Hat's S01reboot is called so and leads to halt
+        if tree.read(f"{folder}/{entry}") != tree.read(script):
+            tree.link(f"{folder}/{entry}", f"../init.d/{name}")
+            said.append(f"runlevel {level} ends with {name}")
     return said

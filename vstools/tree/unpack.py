@@ -115,6 +115,20 @@ def copy_members(stream: Stream, checker: Checker) -> None:
         raise tarfile.ReadError("a header is damaged")
 
 
+def members(stream: Stream) -> Iterator[Member]:
+    """The members of a stream, read as ``copy_members`` reads them; none is passed on."""
+    reader = _Reader(stream)
+    while True:
+        if reader.is_needed or (plain := read_plain(stream.peek(BLOCK))) is None:
+            if (member := reader.next()) is None:
+                break
+            yield Member.of(member)
+            stream.seek(reader.end)
+        else:
+            yield plain.member
+            stream.seek(stream.tell() + BLOCK + plain.size + -plain.size % BLOCK)
+
+
 class _Reader:
     """tarfile, called for single members of a stream."""
 
