@@ -18,7 +18,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,29 +86,35 @@ class Listing:
         """Write them all; returns how many names could not be read. Raises VsError where the tree is replaced."""
         self._root = os.open(self._tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            waiting = [b"."]
+            waiting = [(b".", self._folder(b"."))]
             while waiting:
-                waiting += self._folder(waiting.pop())
+                path, names = waiting[-1]
+                if names:
+                    inner = path + b"/" + names.pop()
+                    waiting.append((inner, self._folder(inner)))
+                else:
+                    waiting.pop()
             if not os.path.samestat(os.fstat(self._root), self._tree.lstat()):
                 raise VsError(f"{self._tree} was replaced while it was read", "try again")
         finally:
             os.close(self._root)
         return self._unread
 
-    def _folder(self, path: bytes) -> Iterator[bytes]:
-        """Write a directory and what is in it; gives the directories in it."""
+    def _folder(self, path: bytes) -> list[bytes]:
+        """Write what is in a directory (and the tree's own); the names of the directories in it.
+
+        Their paths are not kept: a million of them far below would be gigabytes.
+        """
         folder = open_entry(self._root, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY)
         if folder is None:
             self._unread += 1  # it is gone again, something is mounted there, or it lies too deep
-            return
+            return []
         try:
             if path == b".":
                 self._write(path, folder)
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    inner = path + b"/" + os.fsencode(entry.name)
-                    if self._entry(folder, entry.name, inner):
-                        yield inner
+                names = ((entry.name, os.fsencode(entry.name)) for entry in entries)
+                return [name for text, name in names if self._entry(folder, text, path + b"/" + name)]
         finally:
             os.close(folder)
 
