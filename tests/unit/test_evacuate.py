@@ -9,12 +9,13 @@ from vstools.pool.scan import Pool, Seen
 
 GIB = 1 << 30
 ROOMS = st.dictionaries(
-    st.sampled_from(["a", "b", "c"]), st.builds(Room, st.integers(0, 1 << 20), st.integers(0, 1 << 20))
+    st.sampled_from(["a", "b", "c"]),
+    st.builds(Room, st.integers(0, 1 << 20), st.integers(0, 1 << 20), st.none() | st.integers(0, 1000)),
 )
 GUESTS = st.lists(
     st.builds(
         Guest, st.text("xyz", min_size=1, max_size=4), st.integers(0, 1 << 20), st.integers(0, 1 << 20),
-        st.dictionaries(st.sampled_from(["a", "b", "c"]), st.just("no")),
+        st.dictionaries(st.sampled_from(["a", "b", "c"]), st.just("no")), st.integers(0, 1000),
     ),
     unique_by=lambda guest: guest.name,
 )  # fmt: skip
@@ -34,6 +35,13 @@ def test_what_a_host_objects_to_goes_elsewhere_or_stays() -> None:
     assert plan([Guest("web", GIB, GIB, {})], {})[0].why == "there is no other host"
 
 
+def test_guests_of_many_small_files_do_not_all_go_where_one_of_them_fits() -> None:
+    rooms = {"one": Room(8 * GIB, 100 * GIB, 150_000), "two": Room(GIB, 100 * GIB, 120_000)}
+    guests = [Guest(name, 0, GIB, {}, 100_000) for name in ("a", "b", "c")]
+    assert plan(guests, rooms) == [Step("a", "one"), Step("b", "two"), Step("c", "", "one: no room; two: no room")]
+    assert [step.host for step in plan(guests, {"one": Room(GIB, 100 * GIB)})] == ["one"] * 3
+
+
 @given(GUESTS, ROOMS)
 def test_no_host_gets_more_than_fits_or_what_it_objects_to(guests: list[Guest], rooms: dict[str, Room]) -> None:
     steps = plan(guests, rooms)
@@ -42,6 +50,7 @@ def test_no_host_gets_more_than_fits_or_what_it_objects_to(guests: list[Guest], 
     for host, room in rooms.items():
         here = [by_name[step.guest] for step in steps if step.host == host]
         assert sum(guest.disk for guest in here) <= room.disk
+        assert room.inodes is None or sum(guest.inodes for guest in here) <= room.inodes
         assert all(host not in guest.objections for guest in here)
     assert all(step.host or step.why for step in steps)
 

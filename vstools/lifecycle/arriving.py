@@ -155,9 +155,15 @@ def _space(paths: Paths, guest: Guest, needs: Needs, host: Settings) -> None:
     free = choose.of(paths).space().free
     if size > free:
         raise Refused(f"{paths.trees} has {free // _MIB} MiB free, and {size // _MIB} are needed", "make room there")
+    inodes = inodes_left(paths)
+    if inodes is not None and needs.inodes > inodes:
+        raise Refused(f"{paths.trees} has {inodes} inodes free, and {needs.inodes} are needed", "make room")
+
+
+def inodes_left(paths: Paths) -> int | None:
+    """How many files more there can be where the trees are; None where their number has no end of its own."""
     state = os.statvfs(_existing(paths.trees))
-    if state.f_files and needs.inodes > state.f_favail:
-        raise Refused(f"{paths.trees} has {state.f_favail} inodes free, and {needs.inodes} are needed", "make room")
+    return state.f_favail if state.f_files else None
 
 
 def _existing(folder: Path) -> Path:

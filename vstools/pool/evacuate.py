@@ -19,20 +19,39 @@ _SOME = 256 * _MIB
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes of memory and of disk that a host has left."""
+    """Bytes of memory and of disk that a host has left, and inodes (None: they have no end of their own)."""
 
     memory: int
     disk: int
+    inodes: int | None = None
+
+    def has(self, guest: "Guest") -> bool:
+        """Whether the guest's tree fits."""
+        return self.disk >= guest.needed and (self.inodes is None or self.inodes >= guest.inodes)
+
+    def without(self, guest: "Guest") -> "Room":
+        """What is left when the guest is there."""
+        inodes = None if self.inodes is None else self.inodes - guest.inodes
+        return Room(self.memory - guest.memory, self.disk - guest.needed, inodes)
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest that has to go: bytes of memory that it may take, of disk that it takes; host -> why not there."""
+    """A guest that has to go: bytes of memory that it may take, of disk that it takes, and inodes.
+
+    ``objections``: host -> why not there.
+    """
 
     name: str
     memory: int
     disk: int
     objections: Mapping[str, str]
+    inodes: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Bytes of disk that it may take elsewhere."""
+        return int(self.disk * arriving.MORE)
 
 
 @dataclass(frozen=True)
@@ -49,14 +68,13 @@ def plan(guests: Iterable[Guest], rooms: Mapping[str, Room]) -> list[Step]:
     left = dict(rooms)
     steps = []
     for guest in sorted(guests, key=lambda each: (-each.memory, each.name)):
-        needed = int(guest.disk * arriving.MORE)
-        free = [host for host in left if host not in guest.objections and left[host].disk >= needed]
+        free = [host for host in left if host not in guest.objections and left[host].has(guest)]
         if not free:
             told = [f"{host}: {guest.objections.get(host, 'no room')}" for host in sorted(left)]
             steps.append(Step(guest.name, "", "; ".join(told) or "there is no other host"))
             continue
         host = max(sorted(free), key=lambda each: left[each].memory)
-        left[host] = Room(left[host].memory - guest.memory, left[host].disk - needed)
+        left[host] = left[host].without(guest)
         steps.append(Step(guest.name, host))
     return steps
 
@@ -73,8 +91,11 @@ def ask(paths: Paths, source: Slave, targets: Sequence[Slave], names: Sequence[s
 def _room(agent: remote.Agent) -> Room:
     told = agent.call("room")
     try:
-        return Room(parcel.whole(told["memory"]), parcel.whole(told["disk"]))
-    except (KeyError, TypeError, ValueError) as error:
+        inodes = told.get("inodes")  # an older vs-tools does not say
+        return Room(
+            parcel.whole(told["memory"]), parcel.whole(told["disk"]), None if inodes is None else parcel.whole(inodes)
+        )  # fmt: skip
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise VsError(f"host {agent.slave.host} says of its room what cannot be") from error
 
 
@@ -90,7 +111,7 @@ def _guest(there: remote.Agent, others: Iterable[remote.Agent], name: str) -> Gu
     found = parcel.files_of(host, there.call("files", name=name))
     words = parcel.coming(f"plan-{host}-{owner.epoch}", name, found, owner, told)
     objections = {other.slave.host: said for other in others if (said := _objection(other, words))}
-    return Guest(name, memory, told.size, objections)
+    return Guest(name, memory, told.size, objections, told.inodes)
 
 
 def _objection(other: remote.Agent, words: dict[str, Any]) -> str:
