@@ -180,12 +180,14 @@ def mail(paths: Paths, lines: Sequence[str]) -> None:
     from vstools.monitor.spool import Spool
 
     to = create.load(paths.conf / "create.conf", Faults()).backup_mailto
-    spool = Spool(paths.mails)
+    spool = Spool(paths.mails, attended=False)
     with files.lock(paths.locks / "_mails", what="the mails"):
         number, now = spool.next_number(), time.time()
         body = [text.escaped(line, 900) for line in lines]
         subject = text.escaped(title(lines), 180)
         spool.put(number, text.letter("vs-backup", os.uname().nodename, to, subject, body, now, number), now)
         spool.committed = number + 1
-        if send(paths, spool):
-            log.warn(f"{spool.count()} mails could not be sent: they are tried again with the next one")
+        send(paths, spool)
+        if waiting := spool.count():
+            which = "a summary waits" if waiting == 1 else f"{waiting} summaries wait"
+            log.warn(f"{which} in {paths.mails}: the next vs-backup --mail tries again")
