@@ -14,12 +14,12 @@ from vstools.config.owner import Owner
 from vstools.errors import Refused, VsError
 from vstools.lifecycle.arrival import Arrival
 from vstools.lifecycle.arriving import Answer
+from vstools.lifecycle.durations import LONGEST
 from vstools.pool import wire
 from vstools.pool.rsync import Passed
 
 _MOST = 1 << 53
 _MOST_LINES = 100
-_LONGEST = 24 * 3600.0
 
 
 def packed(files: Iterable[File]) -> list[list[object]]:
@@ -141,7 +141,7 @@ def _seconds(value: object) -> float | None:
     """A duration, or None; raises ValueError for what cannot be one."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
         raise ValueError("a number of seconds is missing")
     return float(value)
 
