@@ -1,8 +1,13 @@
 """Where the guests of a host go that is emptied."""
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vstools.config.slaves import Slave
+from vstools.errors import VsError
 from vstools.pool import evacuate
 from vstools.pool.evacuate import Guest, Room, Step, plan
 from vstools.pool.scan import Pool, Seen
@@ -40,6 +45,36 @@ def test_guests_of_many_small_files_do_not_all_go_where_one_of_them_fits() -> No
     guests = [Guest(name, 0, GIB, {}, 100_000) for name in ("a", "b", "c")]
     assert plan(guests, rooms) == [Step("a", "one"), Step("b", "two"), Step("c", "", "one: no room; two: no room")]
     assert [step.host for step in plan(guests, {"one": Room(GIB, 100 * GIB)})] == ["one"] * 3
+
+
+def test_a_volume_of_its_own_takes_what_the_limit_says() -> None:
+    guests = [Guest(name, 0, GIB, {}, 1000, limit=4 * GIB) for name in ("a", "b")]
+    rooms = {"one": Room(GIB, 5 * GIB, volumes=True), "two": Room(0, GIB, 10)}
+    assert plan(guests, rooms) == [Step("a", "one"), Step("b", "", "one: no room; two: no room")]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        5, [], None, {"memory": 1}, {"memory": 1, "disk": -1}, {"memory": 1, "disk": 1, "inodes": -1},
+        {"memory": 1, "disk": 1, "inodes": "x"}, {"memory": True, "disk": 1},
+    ],
+)  # fmt: skip
+def test_what_a_host_says_of_its_room_is_checked(lie: Any) -> None:
+    class Agent:
+        slave = Slave("vsh-66")
+
+        def call(self, _: str) -> Any:
+            return self.value
+
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+    whole = {"memory": 1, "disk": 2, "inodes": 3, "volumes": True}
+    assert evacuate._room(Agent(whole)) == Room(1, 2, 3, volumes=True)  # type: ignore[arg-type]
+    assert evacuate._room(Agent({"memory": 1, "disk": 2})) == Room(1, 2)  # type: ignore[arg-type]
+    with pytest.raises(VsError, match="vsh-66 says of its room what cannot be"):
+        evacuate._room(Agent(lie))  # type: ignore[arg-type]
 
 
 @given(GUESTS, ROOMS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vstools import __version__, files
-from vstools.config import carried, firewall, guests, monitor
+from vstools.config import carried, create, firewall, guests, monitor
 from vstools.config.carried import File
 from vstools.config.text import Faults
 from vstools.errors import BadFiles, Refused, VsError
@@ -158,6 +158,22 @@ def _space(paths: Paths, guest: Guest, needs: Needs, host: Settings) -> None:
     inodes = inodes_left(paths)
     if inodes is not None and needs.inodes > inodes:
         raise Refused(f"{paths.trees} has {inodes} inodes free, and {needs.inodes} are needed", "make room")
+
+
+def room(paths: Paths) -> dict[str, object]:
+    """What is left for guests: bytes of ``memory`` and of ``disk``, and ``inodes`` where those have an end (else None).
+
+    ``volumes``: a guest takes as much of the disk as its limit says, whatever is in its tree.
+    """
+    memory = host_stats.memory(read("/proc/meminfo"))
+    left = int(memory["memory_total_bytes"] or 0) - int(memory["memory_bytes"] or 0)
+    place = create.load(paths.conf / "create.conf", Faults()).storage  # faults are objections of each guest's
+    if place.group:
+        from vstools.storage import lvplace
+
+        return {"memory": left, "disk": lvplace.left(place), "inodes": None, "volumes": not place.pool}
+    disk = choose.of(paths).space().free
+    return {"memory": left, "disk": disk, "inodes": inodes_left(paths), "volumes": False}
 
 
 def inodes_left(paths: Paths) -> int | None:

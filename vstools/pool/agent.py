@@ -110,19 +110,10 @@ class Session:
         return asdict(arrival.check(self.paths, parcel.arrival(words), instead=instead is True))
 
     def room(self) -> dict[str, object]:
-        """Bytes of memory and of disk that are left for guests, and inodes where those have an end (else null)."""
-        from vstools.config import create
-        from vstools.config.text import Faults
+        """What is left for guests, as ``arriving.room`` says it."""
         from vstools.lifecycle import arriving
-        from vstools.stats import host
-        from vstools.stats.files import read
-        from vstools.storage import choose
 
-        memory = host.memory(read("/proc/meminfo"))
-        left = int(memory["memory_total_bytes"] or 0) - int(memory["memory_bytes"] or 0)
-        place = create.load(self.paths.conf / "create.conf", Faults()).storage  # a fault is told by ``check``
-        inodes = None if place.group else arriving.inodes_left(self.paths)
-        return {"memory": left, "disk": choose.of(self.paths).space().free, "inodes": inodes}
+        return arriving.room(self.paths)
 
     def stage(self, **words: Any) -> None:
         """Reserve what a guest needs that comes here."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vstools.config.owner import Owner
@@ -18,28 +18,10 @@ _SOME = 256 * _MIB
 
 
 @dataclass(frozen=True)
-class Room:
-    """Bytes of memory and of disk that a host has left, and inodes (None: they have no end of their own)."""
-
-    memory: int
-    disk: int
-    inodes: int | None = None
-
-    def has(self, guest: "Guest") -> bool:
-        """Whether the guest's tree fits."""
-        return self.disk >= guest.needed and (self.inodes is None or self.inodes >= guest.inodes)
-
-    def without(self, guest: "Guest") -> "Room":
-        """What is left when the guest is there."""
-        inodes = None if self.inodes is None else self.inodes - guest.inodes
-        return Room(self.memory - guest.memory, self.disk - guest.needed, inodes)
-
-
-@dataclass(frozen=True)
 class Guest:
-    """A guest that has to go: bytes of memory that it may take, of disk that it takes, and inodes.
+    """A guest that has to go: bytes of memory that it may take, of disk that it takes; host -> why not there.
 
-    ``objections``: host -> why not there.
+    ``inodes`` is what its tree has, ``limit`` what it may take of disk, in bytes (0: it has no limit).
     """
 
     name: str
@@ -47,11 +29,32 @@ class Guest:
     disk: int
     objections: Mapping[str, str]
     inodes: int = 0
+    limit: int = 0
 
-    @property
-    def needed(self) -> int:
-        """Bytes of disk that it may take elsewhere."""
-        return int(self.disk * arriving.MORE)
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of memory and of disk that a host has left, and inodes (None: they have no end of their own).
+
+    ``volumes``: each guest has a volume of its own there, as large as its limit.
+    """
+
+    memory: int
+    disk: int
+    inodes: int | None = None
+    volumes: bool = False
+
+    def has(self, guest: Guest) -> bool:
+        """Whether the guest's tree fits."""
+        return self.disk >= self._needed(guest) and (self.inodes is None or self.inodes >= guest.inodes)
+
+    def without(self, guest: Guest) -> "Room":
+        """What is left when the guest is there."""
+        inodes = None if self.inodes is None else self.inodes - guest.inodes
+        return replace(self, memory=self.memory - guest.memory, disk=self.disk - self._needed(guest), inodes=inodes)
+
+    def _needed(self, guest: Guest) -> int:
+        return guest.limit if self.volumes else int(guest.disk * arriving.MORE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def _room(agent: remote.Agent) -> Room:
     try:
         inodes = told.get("inodes")  # an older vs-tools does not say
         return Room(
-            parcel.whole(told["memory"]), parcel.whole(told["disk"]), None if inodes is None else parcel.whole(inodes)
+            parcel.whole(told["memory"]), parcel.whole(told["disk"]), None if inodes is None else parcel.whole(inodes),
+            volumes=told.get("volumes") is True,
         )  # fmt: skip
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise VsError(f"host {agent.slave.host} says of its room what cannot be") from error
@@ -105,13 +109,14 @@ def _guest(there: remote.Agent, others: Iterable[remote.Agent], name: str) -> Gu
     told = parcel.told(host, said)
     try:
         memory = _SOME if said["rss"] is None else parcel.whole(said["rss"]) * _MIB
+        limit = 0 if said["disk"] is None else parcel.whole(said["disk"]) * _MIB
     except (KeyError, ValueError) as error:
         raise VsError(f"host {host} describes its guest in a way that cannot be", str(error)) from error
     owner = told.owner or Owner(host, 1)
     found = parcel.files_of(host, there.call("files", name=name))
     words = parcel.coming(f"plan-{host}-{owner.epoch}", name, found, owner, told)
     objections = {other.slave.host: said for other in others if (said := _objection(other, words))}
-    return Guest(name, memory, told.size, objections, told.inodes)
+    return Guest(name, memory, told.size, objections, told.inodes, limit)
 
 
 def _objection(other: remote.Agent, words: dict[str, Any]) -> str:
