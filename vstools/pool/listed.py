@@ -37,6 +37,8 @@ _LINE = re.compile(
     rb"(?: tags=xattrs:[0-9a-f]{64}(?:,capability:(?:[0-9a-f]{2}){1,64})?)?"
 )
 """A line of a manifest, as those are written here."""
+_SIZED = re.compile(rb" size=([0-9]+) time=[0-9.-]+ inode=([0-9]+)")
+_SOME = 1 << 30
 _TIMED = re.compile(rb" size=([0-9]+) time=([0-9.-]+) ")
 
 Before = Mapping[bytes, bytes]
@@ -161,7 +163,12 @@ def _end(process: run.Piped, host: str, name: str) -> None:
 
 
 def _asking(before: Before) -> Iterable[bytes]:
-    """A line for each regular file of the tree of a copy: size, time, name."""
+    """How much may be read, then a line for each regular file of the tree of a copy: size, time, name.
+
+    That is twice what the copy has, and some: an honest guest may have made several files of one with several names.
+    """
+    sizes = (match.groups() for words in before.values() if (match := _SIZED.search(words)))
+    yield b"#most %d\n" % (_SOME + 2 * sum(int(size) for size, _ in set(sizes)))
     for name, words in before.items():
         if words.startswith(b"type=file ") and name.startswith(b"./tree/") and (match := _TIMED.search(words)):
             yield b"%s %s %s\n" % (match[1], match[2], name)
