@@ -97,5 +97,6 @@ def test_what_was_set_aside_or_is_anothers_stays() -> None:
         Seen("one", "copy", enabled=False, running=False, owner="two", epoch=1),
         Seen("two", "copy", enabled=False, running=False),
         Seen("one", "going", enabled=False, running=False),
+        Seen("one", "broken", enabled=True, running=True, owner="one", epoch=2, broken=True),
     ]
-    assert evacuate.owned(Pool(tuple(here)), "one", ["going"]) == ("web",)
+    assert evacuate.owned(Pool(tuple(here)), "one", ["going"]) == ("web", "broken")

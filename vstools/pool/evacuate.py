@@ -10,7 +10,7 @@ from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.lifecycle import arriving
 from vstools.paths import Paths
-from vstools.pool import get, journal, parcel, remote, scan
+from vstools.pool import get, journal, parcel, remote, scan, ssh
 
 _MIB = 1 << 20
 _SOME = 256 * _MIB
@@ -83,12 +83,23 @@ def plan(guests: Iterable[Guest], rooms: Mapping[str, Room]) -> list[Step]:
 
 
 def ask(paths: Paths, source: Slave, targets: Sequence[Slave], names: Sequence[str]) -> list[Step]:
-    """Ask the host of its guests, and each other one whether it takes them; where each goes."""
+    """Ask the host of its guests, and each other one whether it takes them; where each goes.
+
+    One that its host cannot describe stays, and stops no other.
+    """
     with ExitStack() as stack:
         there = stack.enter_context(remote.agent(paths, source))
         others = [stack.enter_context(remote.agent(paths, target)) for target in targets]
         rooms = {other.slave.host: _room(other) for other in others}
-        return plan([_guest(there, others, name) for name in names], rooms)
+        guests, staying = list[Guest](), list[Step]()
+        for name in names:
+            try:
+                guests.append(_guest(there, others, name))
+            except ssh.Unreachable:
+                raise
+            except VsError as error:
+                staying.append(Step(name, "", str(error)))
+        return [*plan(guests, rooms), *staying]
 
 
 def _room(agent: remote.Agent) -> Room:
@@ -133,8 +144,12 @@ def begun(paths: Paths, host: str) -> tuple[str, ...]:
 
 
 def owned(pool: scan.Pool, host: str, but: Iterable[str] = ()) -> tuple[str, ...]:
-    """The guests that a host owns and that have to go; what was set aside or belongs to others stays."""
-    return tuple(seen.guest for seen in pool.guests if seen.host == host and seen.owned and seen.guest not in set(but))
+    """The guests that a host owns and that have to go; what was set aside or belongs to others stays.
+
+    One whose files are broken is among them: it cannot go, and nobody shall think that the host is empty.
+    """
+    mine = (seen for seen in pool.guests if seen.host == host and seen.owner in (None, host))
+    return tuple(seen.guest for seen in mine if seen.guest not in set(but))
 
 
 def each(names: Iterable[str], act: Callable[[str], object], failed: Callable[[str, VsError], object]) -> int:
