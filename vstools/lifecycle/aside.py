@@ -35,6 +35,7 @@ def set_aside(paths: Paths, name: str, other: str) -> int:
     check_name(name, imported=True)
     check_name(other, imported=True)
     if not registry.exists(paths, other):
+        ownership.of(paths, name)  # a broken file is told before the guest is stopped
         with departure.held(paths, name, stop=True), log.change(f"set aside as {other}", name):
             _take_name(paths, name, other)
     with guest_lock(paths, other):
