@@ -129,7 +129,7 @@ def _tried(guest: str, act: Any, *, alone: bool) -> int:
     """1 where the act failed for a guest that is one of several: the others follow."""
     try:
         act()
-    except VsError as error:
+    except (VsError, OSError) as error:  # a guest's tree may be missing, or change while it is read
         if alone:
             raise
         _complain(guest, str(error), plain=isinstance(error, BadFiles))
@@ -145,16 +145,25 @@ def _complain(guest: str, words: str, *, plain: bool = False) -> None:
 def _work(paths: Paths, names: tuple[str, ...], wishes: "Wishes", seconds: int, *, as_json: bool, table: bool) -> int:
     from vstools.lifecycle import rounds
 
-    reports = sorted(rounds.work(paths, names, wishes, seconds), key=lambda report: names.index(report.guest))
+    reports: list[Report] = []
+    try:
+        rounds.work(paths, names, wishes, seconds, reports.append)
+    finally:  # whatever ended it: what was changed is told
+        if reports or len(names) != 1:
+            _tell(names, reports, as_json=as_json, table=table)
+    failed = [report.status for report in reports if report.failed]
+    return max(failed, default=0) if len(names) == 1 else int(bool(failed))
+
+
+def _tell(names: tuple[str, ...], reports: list["Report"], *, as_json: bool, table: bool) -> None:
+    reports = sorted(reports, key=lambda report: names.index(report.guest))
     rows = [row for report in reports for row in _rows(report)]
     app.show(rows, _line, as_json=as_json, table=table)
-    failed = [report for report in reports if report.failed]
-    for report in failed:
-        _complain(report.guest, report.failed)
+    for report in reports:
+        if report.failed:
+            _complain(report.guest, report.failed)
     if len(names) > 1:
-        print(_summary(reports), file=sys.stderr)
-        return int(bool(failed))
-    return failed[0].status if failed else 0
+        print(_summary(names, reports), file=sys.stderr)
 
 
 def _rows(report: "Report") -> Iterator[dict[str, object]]:
@@ -177,13 +186,16 @@ def _line(row: Mapping[str, Any]) -> str:
     return ":".join((row["host"], row["guest"], row["what"], row["package"], *([versions] if versions else [])))
 
 
-def _summary(reports: list["Report"]) -> str:
+def _summary(names: tuple[str, ...], reports: list["Report"]) -> str:
     """What was changed where, in one line."""
     changed = [f"{len(report.changes)} in {report.guest}" for report in reports if report.changes]
     failed = [report.guest for report in reports if report.failed]
     parts = [f"packages changed: {', '.join(changed)}" if changed else "no package was changed"]
     parts += [f"failed: {', '.join(failed)}"] if failed else []
-    return f"vs-pkg: {len(reports)} guests; {'; '.join(parts)}"
+    done = {report.guest for report in reports}
+    left = [name for name in names if name not in done]
+    parts += [f"not begun: {', '.join(left)}"] if left else []
+    return f"vs-pkg: {len(names)} guests; {'; '.join(parts)}"
 
 
 def _inventory(paths: Paths, names: tuple[str, ...], queries: list[str], *, as_json: bool, table: bool) -> int:
@@ -198,7 +210,7 @@ def _inventory(paths: Paths, names: tuple[str, ...], queries: list[str], *, as_j
         for package, version in sorted(installed.items()):
             plain = package.partition(":")[0]
             if not asked or any(
-                plain == wanted and (not sign or _HOLDS[sign](compare(manager, version, than)))
+                plain == wanted and (not sign or _HOLDS[sign](compare(manager, _like(than, version), than)))
                 for wanted, sign, than in asked
             ):
                 rows.append({"host": app.host_name(), "guest": guest, "package": plain, "version": version})
@@ -206,6 +218,11 @@ def _inventory(paths: Paths, names: tuple[str, ...], queries: list[str], *, as_j
     status = [_tried(guest, lambda guest=guest: ask(guest), alone=len(names) == 1) for guest in names]
     app.show(rows, lambda row: ":".join(str(word) for word in row.values()), as_json=as_json, table=table)
     return max(status, default=0)
+
+
+def _like(than: str, version: str) -> str:
+    """A version without its epoch where nobody asks for one: openssl 1:3.0.7 is older than 3.5."""
+    return version if ":" in than else version.partition(":")[2] or version
 
 
 def _query(text: str) -> tuple[str, str, str]:
