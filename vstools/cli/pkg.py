@@ -9,7 +9,7 @@ import typer
 
 from vstools import paths as installation
 from vstools.cli import app
-from vstools.errors import BadFiles, Refused, VsError
+from vstools.errors import BadFiles, Refused, VsError, said
 from vstools.paths import Paths
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _tried(guest: str, act: Any, *, alone: bool) -> int:
     except (VsError, OSError) as error:  # a guest's tree may be missing, or change while it is read
         if alone:
             raise
-        _complain(guest, str(error), plain=isinstance(error, BadFiles))
+        _complain(guest, said(error) if isinstance(error, OSError) else str(error), plain=isinstance(error, BadFiles))
         return 1
     return 0
 

@@ -37,6 +37,8 @@ _PROXY_PORT = 3128
 _RESOLVE_DEADLINE, _RESOLVED_AT_ONCE, _ADDRESSES_MAX = 20.0, 8, 16
 _PROCESSES_MAX, _MAPS_MAX = 4000, 1 << 20
 _LAST_LINES, _LINES_MAX, _LINE_MAX = 6, 10_000, 500
+_SOME = 8
+"""Packages that a sentence names."""
 
 Say = Callable[[str], None]
 
@@ -85,10 +87,19 @@ def manager_of(tree: Inside, name: str) -> Manager:
     return found
 
 
+def _tree(paths: Paths, name: str) -> Inside:
+    """A guest's tree, running or not."""
+    tree = trees.opened(paths, name)
+    try:
+        return Inside(tree)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refused(f"guest {name} has no tree", f"{tree} is missing") from None
+
+
 def decide(paths: Paths, name: str, wishes: Wishes) -> Plan:
     """Read what a guest has and resolve the names of its repositories; raises Refused, changes nothing."""
     guest, host = guests.load(paths, name), settings(paths)
-    with Inside(trees.opened(paths, name)) as tree:
+    with _tree(paths, name) as tree:
         manager = manager_of(tree, name)
         wanted = sources.ends(tree, manager.name)
     plan = Plan(manager, managers.steps(manager, wishes))
@@ -223,6 +234,9 @@ def _compared(paths: Paths, manager: Manager, report: Report, before: Installed,
         failed = f"{report.failed}\n" * bool(report.failed) + f"guest {name}: what was changed is not known: {error}"
         return replace(report, failed=failed, status=report.status or 1)
     mended = tuple(package for package in half if package not in left)
+    if report.failed and left:
+        some = ", ".join(sorted(left)[:_SOME]) + ", ..." * (len(left) > _SOME)
+        report = replace(report, failed=f"{report.failed}\n  half installed, and mended by the next vs-pkg: {some}")
     return replace(report, changes=tuple(databases.changes(before, after)), mended=mended, restart=restart)
 
 
@@ -316,7 +330,7 @@ def inventory(paths: Paths, name: str) -> tuple[str, Installed]:
 
     Raises Refused where that cannot be known.
     """
-    with Inside(trees.opened(paths, name)) as tree:
+    with _tree(paths, name) as tree:
         manager = manager_of(tree, name)
         if manager.name in databases.READABLE:
             return manager.name, _readable(name, manager, databases.installed(tree, manager.name))

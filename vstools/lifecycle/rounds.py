@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from vstools import libc, signals
-from vstools.errors import VsError
+from vstools.errors import VsError, said
 from vstools.lifecycle import leftovers, packages
 from vstools.lifecycle.packages import Report
 from vstools.packages.managers import Wishes
@@ -103,6 +103,8 @@ def _guarded(paths: Paths, name: str, wishes: Wishes, seconds: int) -> Report:
         return Report(name, failed=str(error), status=error.exit_code)
     except (KeyboardInterrupt, SystemExit):
         return Report(name, failed=f"guest {name}: interrupted", status=1)
+    except OSError as error:
+        return Report(name, failed=f"guest {name}: {said(error)}", status=1)
     except Exception as error:
         return Report(name, failed=f"guest {name}: {type(error).__name__}: {error}", status=1)
 
