@@ -99,6 +99,10 @@ def _tree(paths: Paths, name: str) -> Inside:
 def decide(paths: Paths, name: str, wishes: Wishes) -> Plan:
     """Read what a guest has and resolve the names of its repositories; raises Refused, changes nothing."""
     guest, host = guests.load(paths, name), settings(paths)
+    if wishes.snapshot:
+        from vstools.lifecycle import kept
+
+        kept.check(paths, name)
     with _tree(paths, name) as tree:
         manager = manager_of(tree, name)
         wanted = sources.ends(tree, manager.name)
@@ -179,6 +183,11 @@ def work(paths: Paths, name: str, wishes: Wishes, seconds: int, say: Say) -> Rep
         plan = decide(paths, name, wishes)
         for sentence in plan.closed:
             log.warn(f"guest {name}: the repository {sentence}")
+        if wishes.snapshot:
+            from vstools.lifecycle import kept
+
+            say("keeping its tree")
+            kept.keep(paths, name)
         with log.change(f"packages: {wishes}", name) as failures:
             with nullcontext() if lxc.is_running(paths, name) else _idle(paths, name, say):
                 report = _worked(paths, name, plan, wishes, seconds, say)
@@ -331,9 +340,20 @@ def inventory(paths: Paths, name: str) -> tuple[str, Installed]:
     Raises Refused where that cannot be known.
     """
     with _tree(paths, name) as tree:
-        manager = manager_of(tree, name)
-        if manager.name in databases.READABLE:
-            return manager.name, _readable(name, manager, databases.installed(tree, manager.name))
+        manager, found = recorded(tree, name)
+    if found is not None:
+        return manager.name, found
     if not lxc.is_running(paths, name):
         raise Refused(f"guest {name} is stopped, and only its own rpm can read its database", "start it, and ask again")
     return manager.name, _installed(paths, name, manager)
+
+
+def recorded(tree: Inside, name: str) -> tuple[Manager, Installed | None]:
+    """The manager of a guest, and what the database in a tree of it says; None where only the guest's rpm can read it.
+
+    Raises Refused where there is none.
+    """
+    manager = manager_of(tree, name)
+    if manager.name not in databases.READABLE:
+        return manager, None
+    return manager, _readable(name, manager, databases.installed(tree, manager.name))

@@ -23,6 +23,8 @@ class Wishes:
     install: Words = ()
     remove: Words = ()
     search: str = ""
+    snapshot: bool = False
+    """Whether the guest's tree is kept before."""
 
     @property
     def changes(self) -> bool:
