@@ -100,4 +100,3 @@ def forget(paths: Paths, name: str) -> None:
     entry = f"{KEPT}{name}"
     if os.path.lexists(paths.trees / entry):
         choose.of(paths).clear(entry)
-    checkpoint("kept:forgotten")
