@@ -35,3 +35,8 @@ class BadFiles(Refused):
     def __init__(self, faults: tuple[str, ...]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+
+def said(error: OSError) -> str:
+    """What the system refused, and about which file."""
+    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

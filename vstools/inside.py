@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
@@ -225,14 +226,15 @@ class Inside:
             return False
         return True
 
-    def names(self, name: str) -> tuple[str, ...]:
-        """The sorted names in a directory; none where there is no such directory."""
+    def names(self, name: str, most: int = 1 << 16) -> tuple[str, ...]:
+        """The names in a directory, sorted, and of more than ``most`` any; none where there is no such directory."""
         try:
             descriptor = self._open(name, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             return ()
         try:
-            return tuple(sorted(os.listdir(descriptor)))
+            with os.scandir(descriptor) as entries:
+                return tuple(sorted(entry.name for entry in islice(entries, most)))
         finally:
             os.close(descriptor)
 

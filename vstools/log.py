@@ -69,14 +69,18 @@ def who() -> str:
 
 
 @contextmanager
-def change(what: str, guest: str) -> Iterator[None]:
-    """Log one change of one guest with its result, whichever way it ends."""
+def change(what: str, guest: str) -> Iterator[list[str]]:
+    """Log one change of one guest with its result, whichever way it ends.
+
+    A failure that the block goes on after is put into the list.
+    """
+    failures: list[str] = []
     try:
-        yield
+        yield failures
     except BaseException as error:
         audit(what, guest, f"failed: {str(error) or type(error).__name__}")
         raise
-    audit(what, guest, "ok")
+    audit(what, guest, f"failed: {failures[0]}" if failures else "ok")
 
 
 def audit(what: str, guest: str, result: str) -> None:

@@ -140,9 +140,7 @@ class Node(Host):
         found, own = [], os.readlink(self.proc / "ns/net")
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if (entry / "comm").read_text(errors="replace").startswith(program) and os.readlink(
-                    entry / "ns/net"
-                ) == own:
+                if (entry / "comm").read_bytes().startswith(program.encode()) and os.readlink(entry / "ns/net") == own:
                     found.append(int(entry.name))
         return found
 

@@ -49,10 +49,15 @@ def test_a_host_is_emptied_and_goes_on_after_a_kill(nodes: dict[str, Node], smal
     made = two.vs("vs-create", "--name", "c", "--interface", "10.99.7.9", "--template", str(small))
     assert made.code == 0, made
     (two.guests / "c/owner").write_text(f"{TWO} 1\n")
+    one.ok("vs-create", "--name", "d", "--interface", "10.99.7.10", "--template", str(small))
+    (one.guests / "d/rlimits").mkdir(exist_ok=True)
+    (one.guests / "d/rlimits/nproc").write_text("many\n")
     done = master.vs("vs-move", "--all", "--src-host", ONE, "--dry-run")
     assert done.code == 1, done
     assert sorted(done.err.splitlines()[:2]) == [f"a:{TWO}", f"b:{TWO}"], done
     assert "c: stays: " in done.err
+    assert "nproc" in done.err.partition("d: stays: ")[2], done
+    one.ok("vs-remove", "--name", "d", "--yes")
     assert master.vs("vs-move", "--all", "--src-host", ONE).code == 2  # nobody says yes
     done = master.vs("vs-move", "--all", "--src-host", ONE, "--yes", VS_TOOLS_FAULT="move:released")
     assert done.code == -9, done

@@ -203,9 +203,11 @@ def test_packages_come_through_a_window_that_leads_nowhere_else(place: Place) ->
     assert (row["what"], row["package"], row["old"], row["new"]) == ("upgraded", "vs-first", "1.0", "2.0")
     assert place.pkg("--inventory", "vs-first<2.0").out == ""
     assert place.pkg("--inventory", "vs-first<2.1").out.endswith(":web:vs-first:2.0\n")
-    run = "systemd-run --quiet --unit=vs-old --property=Type=exec /usr/lib/vs-old 4000"
-    script = f"cp /bin/sleep /usr/lib/vs-old && {run} && rm /usr/lib/vs-old"
-    assert place.host.inside("web", script).code == 0
+    odd = "printf '\\377' > /proc/self/comm; rm /usr/lib/vs-old; while :; do sleep 4000; done"
+    (place.host.trees / "web/usr/lib/vs-odd").write_text(odd)  # a name that is no text is a name all the same
+    run = "systemd-run --quiet --unit=vs-old --property=Type=exec /usr/lib/vs-old /usr/lib/vs-odd"
+    assert place.host.inside("web", f"cp /bin/bash /usr/lib/vs-old && {run}").code == 0
+    wait(lambda: not (place.host.trees / "web/usr/lib/vs-old").exists())
     words = [line.partition(":web:")[2] for line in place.pkg("--remove", "vs-first").out.splitlines()]
     assert words == ["removed:vs-first:2.0", "restart:vs-old"]
 
@@ -237,6 +239,38 @@ def test_the_kernel_closes_the_window_of_a_command_that_was_killed(place: Place)
         assert watcher.strays == []
     assert place.rules() == before
     assert place.host.inside("web", "dpkg --audit").out == ""
+
+
+def test_rules_that_were_loaded_after_a_kill_stay(place: Place) -> None:
+    file = place.host.guests / "web/firewall.conf"
+    try:
+        assert place.pkg("--update-sources", VS_TOOLS_FAULT="packages:opened").code == -9
+        file.write_text(f"enable\nallow to {OTHER} to tcp:81\n")
+        place.host.ok("vs-net", "--name", "web", "--fw", "up")
+        assert place.host.vs("vs-net", "--name", "web", "--check").code == 0
+        place.host.ok("vs-control", "--name", "web", "--start")  # it removes what dead commands left
+        assert place.host.vs("vs-net", "--name", "web", "--check").code == 0
+        assert not any((place.host.run / "packages").iterdir())
+    finally:
+        file.write_text("enable\n")
+        place.host.ok("vs-net", "--name", "web", "--fw", "up")
+
+
+def test_an_interrupt_closes_the_window_and_tells_what_was_changed(place: Place) -> None:
+    before = place.rules()
+    place.repository.put("vs-whole", "1.0")
+    place.repository.put("vs-cut", "1.0", postinst=STUCK)
+    place.host.inside("web", "rm /etc/hosts")
+    process = place.host.start("vs-pkg", "--name", "web", "--update-sources", "--install", "vs-cut", "vs-whole")
+    wait(lambda: (place.host.trees / "web/root/once-vs-cut").exists())
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT
+    assert ":web:installed:vs-whole:1.0\n" in out
+    assert "half installed, and mended by the next vs-pkg: vs-cut" in err
+    assert place.rules() == before
+    place.end("4242", "printf")
+    assert ":web:mended:vs-cut\n" in place.pkg("--install", "vs-cut").out
 
 
 def test_a_reload_widens_nothing_and_the_end_closes_what_is_open(place: Place) -> None:

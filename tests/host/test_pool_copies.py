@@ -98,7 +98,8 @@ def test_backup_copies_what_its_file_lists_and_names_what_fails(nodes: dict[str,
     guest(two, "crit", 7, small)
     two.ok("vs-control", "--name", "crit", "--start")
     done = master.vs("vs-get", "--name", "crit")
-    assert (done.code, "crit from vsh-01: guest crit is running, and" in done.err) == (1, True), done  # no snapshots
+    assert (done.code, "guest crit is running, and its storage cannot snapshot" in done.err) == (2, True), done
+    assert [path.name for path in (master.root / "var/lib/vs-tools/store/crit").iterdir()] == [".lock"]
     (master.conf / "backup.conf").write_text("# all\nmail:hot,keep-last=1\ncrit:cool\nnone:hot\n")
     (master.conf / "create.conf").open("a").write("MONITOR_SMTP=127.0.0.1:1\nBACKUP_MAILTO=one@example.org\n")
     done = master.vs("vs-backup", "--mail")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,8 +82,20 @@ def test_a_copy_without_an_end_stops_at_the_reserve(nodes: tuple[Node, Node, Nod
     assert sorted(row["guest"] for row in rows) == ["fine", "late"]
     assert master.ok("vs-backup", "--verify", "--name", "fine").endswith(":whole\n")
 
-    # where the reserve is reached before, nothing begins, whatever came earlier; where it is smaller, there is room
+    # copies that backup.conf does not keep any more make room, where there is none for another one
+    for _ in range(2):
+        time.sleep(1)
+        master.ok("vs-get", "--name", "fine")
+    (master.conf / "backup.conf").write_text("fine:hot,keep-last=1\n")
     conf = master.conf / "create.conf"
+    conf.write_text(conf.read_text().replace(f"STORE_RESERVE={RESERVE}", "STORE_RESERVE=99%"))
+    assert len(below(master, "fine")) == 3
+    done = master.vs("vs-backup")
+    assert (done.code, done.err.count("is full but for its reserve")) == (1, 1), done
+    assert len(below(master, "fine")) == 1
+    conf.write_text(conf.read_text().replace("STORE_RESERVE=99%", f"STORE_RESERVE={RESERVE}"))
+
+    # where the reserve is reached before, nothing begins, whatever came earlier; where it is smaller, there is room
     conf.write_text(conf.read_text().replace(f"STORE_RESERVE={RESERVE}", "STORE_RESERVE=99%"))
     done = master.vs("vs-get", "--name", "fine")
     assert (done.code, "is full but for its reserve" in done.err) == (1, True), done

@@ -73,6 +73,8 @@ def test_a_copy_takes_the_place_of_a_suspect_guest(nodes: dict[str, Node], small
     one.ok("vs-remove", "--name", suspect, "--yes")
     assert not (one.trees / suspect).exists()
     one.ok("vs-control", "--name", "web", "--stop", "--disable")
+    (one.guests / "web/rlimits").mkdir(exist_ok=True)
+    (one.guests / "web/rlimits/nproc").write_text("many\n")  # files that cannot be read keep nobody from it
     assert master.ok("vs-restore", "--name", "web") == f"{ONE}:web:disabled:stopped\n"
     assert master.ok("vs-restore", "--name", "web", "--start") == f"{ONE}:web:disabled:running\n"
     assert len(suspects(one, "web")) == 2
@@ -164,6 +166,22 @@ def test_a_guest_that_was_set_aside_comes_back_whatever_is_killed(nodes: dict[st
         who = "the master's command" if place.startswith("restore:") else "agent of the host"
         told(f"restore --undo: {place or '-'}", who if place else "nothing", "the same command ends it")
     assert list((master.root / "var/lib/vs-tools/restores").glob("*.json")) == []
+
+    # what was to come back, or was set aside, is removed before that is done
+    master.ok("vs-restore", "--name", "undo")
+    (suspect,) = suspects(one, "undo")
+    done = master.vs("vs-restore", "--name", "undo", "--undo", VS_TOOLS_FAULT="restore:begun")
+    assert done.code == -signal.SIGKILL, done
+    done = master.vs("vs-restore", "--name", "undo", "--undo", "--host", TWO)
+    assert (done.code, "was coming back" in done.err) == (2, True), done
+    one.ok("vs-remove", "--name", suspect, "--yes")
+    done = master.vs("vs-restore", "--name", "undo", "--undo")
+    assert (done.code, f"{suspect} is gone from {ONE}" in done.err) == (2, True), done
+    done = master.vs("vs-restore", "--name", "undo", VS_TOOLS_FAULT="restore:aside")
+    assert done.code == -signal.SIGKILL, done
+    one.ok("vs-remove", "--name", *suspects(one, "undo"), "--yes")
+    assert master.ok("vs-restore", "--name", "undo") == f"{ONE}:undo:enabled:running\n"
+    assert (mac(one, "undo"), suspects(one, "undo")) == (before, [])
 
     # its addresses are another's by then, or its name is: nothing is stopped
     master.ok("vs-restore", "--name", "undo")

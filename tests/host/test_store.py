@@ -17,9 +17,10 @@ import pytest
 
 from tests.templates import BIN
 from vstools.config.backup import Keep
+from vstools.config.create import Reserve
 from vstools.errors import Busy, Refused, VsError
 from vstools.pool import manifest
-from vstools.pool.store import Generation, Store
+from vstools.pool.store import Full, Generation, Store
 
 NIGHT = datetime(2026, 11, 20, 3, 15, tzinfo=UTC)
 PROGRAM = b"\x01\x00\x00\x02\x00\x20\x00\x00" + bytes(12)
@@ -321,6 +322,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_store import NIGHT, get
 from vstools.config.backup import Keep
+from vstools.config.create import Reserve
 from vstools.pool.store import Store
 store, source, day = Store(Path(sys.argv[2])), Path(sys.argv[3]), int(sys.argv[4])
 generation, _ = get(store, source, NIGHT + timedelta(days=day))
@@ -379,9 +381,9 @@ def test_kills_one_after_another_lose_nothing(store: Store, source: Path) -> Non
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
+    """A file system of 4 MiB, for 500 names."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=500", "tmpfs", folder], check=True)
     try:
         yield folder
     finally:
@@ -403,6 +405,24 @@ def test_a_full_disk_is_said_and_the_next_one_goes_on(tmp_path: Path) -> None:
         with store.partial("web") as partial:
             (rest,) = partial.links
             assert (rest / "first").read_text() == "first"
+
+
+def test_a_disk_without_a_single_inode_is_cleared_of_what_came_before(tmp_path: Path) -> None:
+    """The next copy could not even make its directory: what came of the last one has to go before."""
+    with small_disk(tmp_path / "disk") as folder:
+        first = Store(folder / "store")
+        full = pytest.raises(VsError, match=r"is full .* the copy of web is not whole")
+        with full, first.partial("web") as partial:
+            (partial.path / "tree").mkdir()
+            for number in range(500):
+                (partial.path / f"tree/{number}").touch()
+        assert os.statvfs(folder).f_favail == 0
+        store = Store(folder / "store", Reserve(5, percent=True))
+        with pytest.raises(Full, match="what came of it was removed"), store.partial("web"):
+            pass
+        assert left(folder / "store/web") == []
+        with store.partial("web") as partial:
+            assert partial.links == ()
 
 
 def test_vs_diff_names_what_changed_the_most_alarming_first(tmp_path: Path, source: Path) -> None:

@@ -38,7 +38,9 @@ def test_what_failed_stands_first_and_in_the_subject() -> None:
     assert backup.title(lines[2:]) == f"{host}: backup: 1 copied"
 
 
-def test_a_summary_is_a_mail_and_one_that_nobody_takes_waits(as_root: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_is_a_mail_and_one_that_nobody_takes_waits(
+    as_root: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from vstools.errors import VsError
     from vstools.monitor import deliver
 
@@ -51,6 +53,10 @@ def test_a_summary_is_a_mail_and_one_that_nobody_takes_waits(as_root: Paths, mon
     (as_root.conf / "create.conf").write_text("BACKUP_MAILTO=one@example.org, two\n")
     monkeypatch.setattr(deliver, "by_sendmail", refuse)
     backup.mail(as_root, ["FAILED mail: caf\u00e9\nBcc: x"])
+    said = capsys.readouterr().err
+    assert "a mail could not be sent: no" in said
+    assert f"a summary waits in {as_root.mails}: the next vs-backup --mail tries again" in said
+    assert " s: " not in said, "nobody comes back by then"
     assert len(list(as_root.mails.iterdir())) == 1
     (waiting,) = as_root.mails.iterdir()
     os.utime(waiting, (0, 0))

@@ -131,6 +131,7 @@ USAGE = {
     "a package that is an option": ("vs-pkg", "--name", "web", "--install=-x"),
     "a package that is a path": ("vs-pkg", "--name", "web", "--install", "/etc/passwd"),
     "a package to be removed by a sign": ("vs-pkg", "--name", "web", "--install", "bash-"),
+    "a store without an inventory": ("vs-pkg", "--all", "--store", "--upgrade-all"),
     "an inventory that changes": ("vs-pkg", "--name", "web", "--inventory", "--upgrade-all"),
     "an inventory of a sentence": ("vs-pkg", "--name", "web", "--inventory", "a b"),
     "a window without an end": ("vs-pkg", "--name", "web", "--upgrade-all", "--window", "0"),

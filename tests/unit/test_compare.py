@@ -159,6 +159,12 @@ PASSWD = "root:x:0:0:root:/root:/bin/bash\nwww:x:33:33:www:/var/www:/usr/sbin/no
         ("passwd", PASSWD, PASSWD[:32], "gone www"),
         ("passwd", PASSWD, PASSWD.replace(":33:33:", ":0:33:"), "www (uid 33 -> 0)"),
         ("passwd", PASSWD, PASSWD.replace("/usr/sbin/nologin", "/bin/sh"), "www (shell /usr/sbin/nologin -> /bin/sh)"),
+        (
+            "passwd",
+            PASSWD,
+            "www:x:0:0::/:/bin/sh\n" + PASSWD,
+            "www (uid 33 -> 0 gid 33 -> 0 name www ->  home /var/www -> / shell /usr/sbin/nologin -> /bin/sh)",
+        ),
         ("passwd", PASSWD, PASSWD + "x\x1b[2J:x:5:5::/:/bin/sh\n", r"new x\033[2J (uid 5)"),
         ("passwd", PASSWD, PASSWD + "a,b\udcff\n\n:\n#c\n", r"new a,b\377, new "),
         ("shadow", "root:!:1::::::\n", "root:$y$secret:2::::::\n", "root (password)"),

@@ -45,6 +45,33 @@ def test_what_failed_is_not_kept(kept: Paths, monkeypatch: pytest.MonkeyPatch) -
     assert durations.of(kept, "web") == Durations(start=30.5)
 
 
+def test_what_took_days_is_nothing_that_a_master_could_not_believe(kept: Paths) -> None:
+    durations.note(kept, "web", "start", 3)
+    durations.note(kept, "web", "stop", 90000)
+    known = durations.of(kept, "web")
+    assert known == Durations(start=3)
+    assert parcel.told("vsh-66", {**TOLD, "start": known.start, "stop": known.stop}).stop is None
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
+def test_what_is_no_duration_is_not_known(kept: Paths, seconds: float) -> None:
+    durations.note(kept, "web", "stop", seconds)
+    assert durations.of(kept, "web") == Durations()
+
+
+def test_a_disk_that_takes_none_is_left_as_it_was(kept: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path, target: Path) -> Path:
+        raise OSError(28, "no room")
+
+    durations.note(kept, "web", "stop", 1)
+    monkeypatch.setattr(Path, "replace", fail)
+    for number in range(3):
+        monkeypatch.setattr("os.getpid", lambda number=number: 1000 + number)
+        durations.note(kept, "web", "stop", 2)
+    assert durations.of(kept, "web") == Durations(stop=1)
+    assert len(list(kept.log_of("web").iterdir())) <= 2
+
+
 def test_nothing_is_kept_of_a_guest_without_logs(kept: Paths) -> None:
     durations.note(kept, "gone", "start", 1)
     assert not kept.log_of("gone").exists()

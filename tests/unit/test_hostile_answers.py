@@ -65,6 +65,19 @@ def test_every_field_may_be_a_lie(check: Any, good: dict[str, Any]) -> None:
             check("vsh-66", lie)
 
 
+@pytest.mark.parametrize(("key", "kinds"), [("start", (int, float)), ("stop", (int, float)), ("snapshots", (bool,))])
+def test_what_an_older_host_does_not_say_may_be_a_lie(key: str, kinds: tuple[type, ...]) -> None:
+    assert getattr(parcel.told("vsh-66", TOLD), key) is None
+    for lie in [*LIES, -0.5, 1e300, [True], "snapshots"]:
+        try:
+            found = getattr(parcel.told("vsh-66", {**TOLD, key: lie}), key)
+        except VsError as error:
+            harmless(error)
+        else:
+            assert found is None or type(found) in kinds
+            assert not isinstance(found, float) or 0 <= found < 1e7
+
+
 @pytest.mark.parametrize("lie", FILES)
 def test_files_that_cannot_be_a_guests(lie: Any) -> None:
     with pytest.raises(Refused) as error:

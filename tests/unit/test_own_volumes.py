@@ -125,6 +125,18 @@ def test_lvm_is_told_of_thick_and_of_thin_volumes() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_left_is_that_of_the_place_where_volumes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: str) -> Group:
+        raise VsError("there is none")
+
+    monkeypatch.setattr(volumes, "group", lambda name: Group(name, 100 * MIB, 60 * MIB, EXTENT))
+    monkeypatch.setattr(volumes, "pool", lambda _, name: Pool(50 * MIB, 30 * MIB) if name == "thin" else None)
+    places = (Place("vs"), Place("vs", "thin"), Place("vs", "none"))
+    assert [lvplace.left(place) // MIB for place in places] == [60, 20, 0]
+    monkeypatch.setattr(volumes, "group", missing)
+    assert lvplace.left(Place("vs")) == 0
+
+
 def test_only_thin_pools_are_pools() -> None:
     rows = [
         {"lv_size": str(300 * MIB), "data_percent": "50.00", "lv_layout": "thin,pool"},

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vstools.cli import pkg as cli
 from vstools.cli.pkg import gathered
 from vstools.inside import Inside
 from vstools.packages import databases, managers, sources, stale, upgrades
@@ -177,7 +178,25 @@ def test_a_link_out_of_the_tree_leads_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "tree/var/lib/dpkg").mkdir(parents=True)
     (tmp_path / "tree/var/lib/dpkg/status").symlink_to(tmp_path / "secret")
     with Inside(tmp_path / "tree") as inside:
-        assert databases.installed(inside, "apt") == {}
+        assert databases.installed(inside, "apt") is None
+
+
+def test_what_only_looks_like_the_end_of_a_line_begins_no_package(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    text = "Package: a\nStatus: install ok installed\nVersion: 1\nMaintainer: x\x0c\x1c\x85\u2028Version: 2\n\n"
+    (tmp_path / "var/lib/dpkg/status").write_text(text)
+    with Inside(tmp_path) as inside:
+        assert databases.installed(inside, "apt") == {"a": "1"}
+        for name in ("apk", "pacman", "dnf"):
+            assert databases.installed(inside, name) is None
+
+
+def test_of_a_directory_without_end_only_so_many_names_are_read(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / str(number)).touch()
+    with Inside(tmp_path) as inside:
+        assert len(inside.names(".", 7)) == 7
+        assert len(inside.names(".")) == 20
 
 
 def test_what_changed_is_what_the_database_has_otherwise() -> None:
@@ -230,7 +249,7 @@ PUBLIC, PRIVATE = ip_address("93.184.216.34"), ip_address("10.1.0.5")
 
 
 INNER = """10.1.0.5 127.0.0.1 169.254.169.254 224.0.0.1 100.64.0.1 0.0.0.0 ::1 fe80::1 fd00::1 ff02::1
-::ffff:10.1.0.5 2002:a01:5::"""
+::ffff:10.1.0.5 2002:a01:5:: 64:ff9b::a01:5 fec0::1 ::a01:5"""
 
 
 @pytest.mark.parametrize("address", INNER.split())
@@ -277,3 +296,19 @@ def test_who_runs_what_was_replaced_is_named_by_its_service() -> None:
 )
 def test_the_words_behind_an_option_belong_to_it(argv: str, found: str) -> None:
     assert gathered(argv.split()) == found.split()
+
+
+@pytest.mark.parametrize(
+    ("query", "version", "found"),
+    [
+        ("openssl<3.5", "1:3.0.7-27.el9", True),
+        ("openssl<3.0", "1:3.0.7-27.el9", False),
+        ("openssl<1:3.0", "1:3.0.7-27.el9", False),
+        ("openssl>=0:3.5", "1:3.0.7-27.el9", True),
+        ("openssl=3.0.7-27.el9", "1:3.0.7-27.el9", True),
+        ("openssl<3.5", "3.0.7-27.el9", True),
+    ],
+)
+def test_an_epoch_counts_where_it_is_asked_for(query: str, version: str, found: bool) -> None:
+    package, sign, than = cli._query(query)
+    assert (package, cli._HOLDS[sign](compare("dnf", cli._like(than, version), than))) == ("openssl", found)

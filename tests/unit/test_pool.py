@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,27 @@ def test_a_journal_holds_what_is_behind(tmp_path: Path) -> None:
     torn = journal.read(paths, "web")
     assert torn is not None
     assert torn.steps == ["staged", "copied"]
+    torn.step("registered")  # and the next command goes on
+    assert getattr(journal.read(paths, "web"), "steps", []) == ["staged", "copied", "registered"]
     torn.end()
     assert journal.read(paths, "web") is None
     assert journal.names(paths) == ()
+
+
+def test_a_disk_that_takes_no_more_stops_nothing_half_way_and_leaves_no_part_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, write = Paths(tmp_path), os.write
+    book = journal.Journal(journal.path_of(paths, "web"), {"name": "web"})
+    paths.moves.mkdir(parents=True)
+    book.begin()
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:5]))
+        book.step("released")
+        assert "does not say that this is behind: released (No space left on device)" in capsys.readouterr().err
+    book.step("owned")
+    assert book.steps == ["released", "owned"]
+    assert getattr(journal.read(paths, "web"), "steps", []) == ["owned"]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[]\n", "5\n", '{"a": 1}\n5\n', '{"a": 1}\n{"stop": 1}\n', "not json\n"])

@@ -1,17 +1,20 @@
 """What vs-restore decides: names, epochs, whose a guest is; and the paths of single files."""
 
+import json
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from vstools.config.owner import EPOCH_MAX
 from vstools.config.slaves import Slave
 from vstools.errors import Refused
 from vstools.guest import check_name
 from vstools.pool import get, restore, scan
 from vstools.pool.laying import check_path
 from vstools.pool.scan import Pool, Seen
-from vstools.pool.store import Generation
+from vstools.pool.store import Generation, Store
 
 TIME = datetime(2026, 11, 22, 3, 15, tzinfo=UTC)
 
@@ -65,6 +68,38 @@ def test_what_was_set_aside_last_comes_back_in_a_later_epoch() -> None:
     elsewhere = Seen("two", "web", enabled=False, running=True)
     with pytest.raises(Refused, match="belongs to host two"):
         restore.undoing("web", last, Pool((last, elsewhere)), Slave("one"), start=False)
+    assert restore.undoing("web", last, pool, Slave("one"), start=False, known=12).epoch == 13
+    with pytest.raises(Refused, match="no epoch can follow"):
+        restore.undoing("web", last, pool, Slave("one"), start=False, known=EPOCH_MAX)
+
+
+def test_a_host_that_does_not_answer_may_have_the_guest_that_comes_back_elsewhere() -> None:
+    aside = Seen("one", restore.suspect("web", TIME), enabled=False, running=False, owner="-", epoch=9)
+    here = Seen("one", "web", enabled=True, running=True, owner="one", epoch=10)
+    silent = (("two", "host two does not answer"),)
+    with pytest.raises(Refused, match="two"):
+        restore.undoing("web", aside, Pool((aside,), silent), Slave("one"), start=False)
+    dead = restore.undoing("web", aside, Pool((aside,), silent), Slave("one"), start=False, owner_is_dead=True)
+    assert (dead.other, dead.epoch) == ("", 10)
+    assert restore.undoing("web", aside, Pool((aside, here), silent), Slave("one"), start=False).epoch == 11
+
+
+def test_the_store_knows_of_an_epoch_that_no_host_has_any_more(tmp_path: Path) -> None:
+    for number, epoch in enumerate((4, 7, 5)):
+        folder = tmp_path / f"web/2026112{number}T031500Z"
+        folder.mkdir(parents=True)
+        told = get.About("one", "one", epoch, "hot", "x86_64", "0.1.0", 1, 1, False, 1, 1, "")
+        (folder / get.ABOUT).write_text(json.dumps(asdict(told)))
+    assert restore.latest(Store(tmp_path), "web") == 7
+    (tmp_path / "web/20261121T031500Z" / get.ABOUT).write_text("{")
+    assert (restore.latest(Store(tmp_path), "web"), restore.latest(Store(tmp_path), "mail")) == (5, 0)
+
+
+def test_a_guest_whose_files_are_broken_is_restored_all_the_same(copy: Generation) -> None:
+    here = Seen("one", "web", enabled=True, running=True, owner="one", epoch=4, broken=True)
+    assert restore.order(copy, Pool((here,)), Slave("one"), start=False).epoch == 5
+    with pytest.raises(Refused, match="belongs to host two, not to one"):
+        restore.order(copy, Pool((replace(here, owner="two"),)), Slave("one"), start=False)
 
 
 def test_a_guest_that_was_set_aside_is_no_problem_of_the_pool() -> None:

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from typer.exceptions import Abort, Exit, TyperException
 
 from vstools import paths as installation
-from vstools.errors import BadFiles, Refused, VsError
+from vstools.errors import BadFiles, Refused, VsError, said
 from vstools.paths import Paths
 from vstools.paths import host_name as host_name
 
@@ -93,7 +93,7 @@ def status_of(name: str, act: Callable[[], Any]) -> int:
         return 141
     except OSError as error:
         _debug()
-        return _say(name, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+        return _say(name, said(error), 1)
     except Exception as error:
         _debug()
         return _say(name, f"internal error: {type(error).__name__}: {error} (VS_TOOLS_DEBUG=1 shows where)", 1)

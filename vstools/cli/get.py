@@ -19,7 +19,8 @@ def get(
 ) -> int:
     """Copy a guest to the store of this master: its configuration, its tree and a manifest with checksums.
 
-    The tree is read from a snapshot while the guest runs. Without --host the pool is asked: where it runs, else where
+    The tree is read from a snapshot while the guest runs; where its storage has none, it has to be stopped, or --cool
+    does that. Without --host the pool is asked: where it runs, else where
     it is owned and enabled. What has not changed since the last generation takes no room and is not sent. Prints
     <host>:<guest>:<generation>.
     """

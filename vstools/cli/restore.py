@@ -56,7 +56,10 @@ def restore(
     if undo and file is not None:
         raise Refused("--undo brings a whole guest back", "leave --file out")
     if undo:
-        return _undo(paths, store.of(paths), guest, generation or "", host, start=start, dry_run=dry_run)
+        return _undo(
+            paths, store.of(paths), guest, generation or "", host, start=start, owner_is_dead=owner_is_dead,
+            dry_run=dry_run,
+        )  # fmt: skip
     kept = store.of(paths)
     chosen = kept.generation(guest, generation)
     if file is not None:
@@ -131,7 +134,10 @@ def _do(paths: "Paths", kept: "Store", slave: "Slave", wanted: "Order") -> int:
     return pooled.show_line(paths, slave, wanted.name)
 
 
-def _undo(paths: "Paths", kept: "Store", guest: str, time: str, host: str | None, *, start: bool, dry_run: bool) -> int:
+def _undo(
+    paths: "Paths", kept: "Store", guest: str, time: str, host: str | None, *,
+    start: bool, owner_is_dead: bool, dry_run: bool,
+) -> int:  # fmt: skip
     """The guest that was set aside takes the place of the one that is there."""
     from vstools.pool import restore as pool
     from vstools.pool import scan
@@ -140,7 +146,11 @@ def _undo(paths: "Paths", kept: "Store", guest: str, time: str, host: str | None
     if wanted is not None and not wanted.back:
         raise Refused(f"a restore of {guest} was begun", f"vs-restore --name {guest} ends it; then --undo")
     if wanted is not None:
-        (slave,) = scan.hosts(paths, [wanted.host])
+        (slave,) = scan.hosts(paths, [host or wanted.host])
+        if slave.host != wanted.host or not wanted.back.rpartition("-")[2].startswith(time):
+            raise Refused(
+                f"{wanted.back} on {wanted.host} was coming back as {guest}", "without other words it goes on"
+            )
         log.note(f"{wanted.back} was coming back as {guest}, and goes on")
     else:
         slaves = scan.hosts(paths)
@@ -154,7 +164,9 @@ def _undo(paths: "Paths", kept: "Store", guest: str, time: str, host: str | None
         if len({seen.host for seen in aside}) > 1:
             raise Refused(f"guest {guest} was set aside on several hosts", "name one: --host")
         slave = next(each for each in slaves if each.host == aside[-1].host)
-        wanted = pool.undoing(guest, aside[-1], found, slave, start=start)
+        wanted = pool.undoing(
+            guest, aside[-1], found, slave, start=start, known=pool.latest(kept, guest), owner_is_dead=owner_is_dead
+        )
     if dry_run:
         now = f", and {guest} aside as {wanted.other}" if wanted.other else ""
         print(f"would bring {wanted.back} on {wanted.host} back as {guest}{now}")

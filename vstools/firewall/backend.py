@@ -26,6 +26,9 @@ class Backend(Protocol):
     def opened(self, words: str, before: Chains) -> str:
         """A text of ``saved`` with more entries at the heads of chains."""
 
+    def tells_marks(self, words: str) -> bool:
+        """Whether a text of ``saved`` accepts nothing established that a window opened."""
+
     def saved(self, netns: str) -> str:
         """What is in force, as a text for ``load``; empty where nothing is."""
 

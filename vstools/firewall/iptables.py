@@ -14,7 +14,7 @@ from vstools import run
 from vstools.errors import VsError
 from vstools.firewall import nftables
 from vstools.firewall.live import NOTHING, Live, LiveRule, is_up
-from vstools.firewall.model import ACCEPT, DROP, ICMP6, MARK, Chains, Entry, Match
+from vstools.firewall.model import ACCEPT, DROP, HOOKS, ICMP6, MARK, Chains, Entry, Match
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
@@ -34,7 +34,7 @@ _ENDS = {"-s": "saddr", "-d": "daddr"}
 _MEANINGS = {
     "-i": "meta iif", "-o": "meta oif", "--dport": "{} dport", "--dports": "{} dport", "--icmp-type": "icmp type",
     "--icmpv6-type": "icmpv6 type", "--ctstate": "ct state", "--hl-eq": "ip6 hoplimit", "--mark": "ct mark",
-    "--datestop": "meta time <",
+    "--datestart": "meta time >=", "--datestop": "meta time <",
 }  # fmt: skip
 """iptables' options in nft's words."""
 _SAYS_PROTOCOL = {"--dport", "--dports", "--icmp-type", "--icmpv6-type"}
@@ -95,10 +95,15 @@ def _ways(match: Match, family: int) -> Iterator[str]:
         after += f"-m conntrack --ctstate {','.join(sorted(match.states, reverse=True)).upper()} "  # the kernel's order
     if match.marked is not None:
         after += f"-m connmark --mark {f'{match.marked:#x}' if match.marked else f'0x0/{MARK:#x}'} "
-    if match.until is not None:
-        after += f"-m time --datestop {datetime.fromtimestamp(match.until, UTC):%Y-%m-%dT%H:%M:%S} "
+    if match.since is not None or match.until is not None:
+        ends = {"--datestart": match.since, "--datestop": match.until}
+        after += "".join(("-m time ", *(f"{word} {_time(at)} " for word, at in ends.items() if at is not None)))
     for service in _services(match, family):
         yield f"{before}{service}{after}"
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _services(match: Match, family: int) -> Iterator[str]:
@@ -156,6 +161,11 @@ def opened(words: str, before: Chains) -> str:
             )
         lines.append(line)
     return "".join(f"{line}\n" for line in lines)
+
+
+def tells_marks(words: str) -> bool:
+    """Whether a text of ``saved`` accepts nothing established that a window opened."""
+    return words.count(f"--mark 0x0/{MARK:#x} ") == 2 * len(HOOKS)
 
 
 def load(netns: str, words: str) -> None:
@@ -233,7 +243,7 @@ def _live(line: str, family: str) -> LiveRule | None:
 
 def _value(word: str, value: str) -> str:
     """A value as nft writes it."""
-    if word == "--datestop":
+    if word in ("--datestart", "--datestop"):
         return value.replace("T", " ")
     if word == "--mark":
         number, _, mask = value.partition("/")

@@ -37,8 +37,8 @@ class Match:
 
     ``nets`` are of the one ``family`` (4 or 6), and are the packet's source where ``source`` is true, else its
     destination. ``spans`` are ranges of destination ports or ICMP types, in order and apart. ``iif`` and ``oif`` name
-    the link that it comes by or leaves by. ``marked`` is its connection's mark, 0 for none of a window's. ``until`` is
-    a time in seconds since 1970: from then on nothing matches.
+    the link that it comes by or leaves by. ``marked`` is its connection's mark, 0 for none of a window's. ``since`` and
+    ``until`` are times in seconds since 1970: nothing matches before the one, and from the other on.
     """
 
     family: int | None = None
@@ -51,6 +51,7 @@ class Match:
     iif: str = ""
     oif: str = ""
     marked: int | None = None
+    since: int | None = None
     until: int | None = None
 
 
@@ -97,15 +98,24 @@ def chains(policy: Policy, own: Iterable[Interface], host: Iterable[Address], *,
     return found
 
 
-def window(ends: Iterable[tuple[Address, int]], until: int) -> Chains:
-    """What goes before the entries of these chains while a window is open, until ``until`` seconds since 1970.
+def unmarked(filters: Chains) -> Chains:
+    """The same for a kernel that keeps no marks of connections, and where no window can be opened therefore."""
+    return {
+        chain: tuple(replace(entry, match=replace(entry.match, marked=None)) for entry in entries)
+        for chain, entries in filters.items()
+    }
 
-    It leads to ``ends``, pairs of an address and a TCP port; what it opened passes both ways. Each window has a mark of
-    its own: what an earlier one opened is not accepted again.
+
+def window(ends: Iterable[tuple[Address, int]], since: int, until: int) -> Chains:
+    """What goes before the entries of these chains while a window is open: two times in seconds since 1970.
+
+    A clock that is put back before ``since`` closes it, too. It leads to ``ends``, pairs of an address and a TCP port;
+    what it opened passes both ways. Each window has a mark of its own: what an earlier one opened is not accepted
+    again.
     """
     mark = MARK | until % MARK
-    going_on = Entry(Match(states=_GOING_ON, marked=mark, until=until), ACCEPT, WINDOW)
-    new = Match(protocol=TCP, states=("new",), until=until)
+    going_on = Entry(Match(states=_GOING_ON, marked=mark, since=since, until=until), ACCEPT, WINDOW)
+    new = Match(protocol=TCP, states=("new",), since=since, until=until)
     opened = []
     for address, port in ends:
         end = _end((ipaddress.ip_network(address),), source=False)

@@ -77,6 +77,8 @@ def _words(match: Match) -> Iterator[str]:
         yield f"ct state {','.join(match.states)}"
     if match.marked is not None:
         yield f"ct mark {match.marked}" if match.marked else f"ct mark < {MARK}"
+    if match.since is not None:
+        yield f"meta time >= {match.since}"
     if match.until is not None:
         yield f"meta time < {match.until}"
 
@@ -95,6 +97,11 @@ def opened(words: str, before: Chains) -> str:
         for entry in reversed(entries)
     )
     return words + "".join(lines)
+
+
+def tells_marks(words: str) -> bool:
+    """Whether a text of ``saved`` accepts nothing established that a window opened."""
+    return words.count(f"ct mark < {MARK:#x}") == len(HOOKS)
 
 
 def load(netns: str, words: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vstools import __version__, files
-from vstools.config import carried, firewall, guests, monitor, passed
+from vstools.config import carried, create, firewall, guests, monitor, passed
 from vstools.config.carried import File
 from vstools.config.passed import Passed
 from vstools.config.text import Faults
@@ -166,9 +166,31 @@ def _space(paths: Paths, guest: Guest, needs: Needs, host: Settings) -> None:
     free = choose.of(paths).space().free
     if size > free:
         raise Refused(f"{paths.trees} has {free // _MIB} MiB free, and {size // _MIB} are needed", "make room there")
+    inodes = inodes_left(paths)
+    if inodes is not None and needs.inodes > inodes:
+        raise Refused(f"{paths.trees} has {inodes} inodes free, and {needs.inodes} are needed", "make room")
+
+
+def room(paths: Paths) -> dict[str, object]:
+    """What is left for guests: bytes of ``memory`` and of ``disk``, and ``inodes`` where those have an end (else None).
+
+    ``volumes``: a guest takes as much of the disk as its limit says, whatever is in its tree.
+    """
+    memory = host_stats.memory(read("/proc/meminfo"))
+    left = int(memory["memory_total_bytes"] or 0) - int(memory["memory_bytes"] or 0)
+    place = create.load(paths.conf / "create.conf", Faults()).storage  # faults are objections of each guest's
+    if place.group:
+        from vstools.storage import lvplace
+
+        return {"memory": left, "disk": lvplace.left(place), "inodes": None, "volumes": not place.pool}
+    disk = choose.of(paths).space().free
+    return {"memory": left, "disk": disk, "inodes": inodes_left(paths), "volumes": False}
+
+
+def inodes_left(paths: Paths) -> int | None:
+    """How many files more there can be where the trees are; None where their number has no end of its own."""
     state = os.statvfs(_existing(paths.trees))
-    if state.f_files and needs.inodes > state.f_favail:
-        raise Refused(f"{paths.trees} has {state.f_favail} inodes free, and {needs.inodes} are needed", "make room")
+    return state.f_favail if state.f_files else None
 
 
 def _existing(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from vstools.config.text import Faults
 from vstools.errors import Refused
 from vstools.faults import checkpoint
 from vstools.guest import Guest, check_context, check_name
-from vstools.lifecycle import departure, disk, ownership, removal, staging
+from vstools.lifecycle import departure, disk, kept, ownership, removal, staging
 from vstools.lifecycle.host import guest_lock, host_lock, runtime_lock
 from vstools.paths import Paths
 from vstools.storage import choose, own
@@ -35,6 +35,7 @@ def set_aside(paths: Paths, name: str, other: str) -> int:
     check_name(name, imported=True)
     check_name(other, imported=True)
     if not registry.exists(paths, other):
+        ownership.of(paths, name)  # a broken file is told before the guest is stopped
         with departure.held(paths, name, stop=True), log.change(f"set aside as {other}", name):
             _take_name(paths, name, other)
     with guest_lock(paths, other):
@@ -92,6 +93,7 @@ def _finish(paths: Paths, name: str, other: str, before: int) -> None:
             files.write(config / "context", f"{guest.context}\n")
     checkpoint("aside:context")
     move_tree(paths, name, other, guest)
+    kept.forget(paths, name)
     checkpoint("aside:tree")
     rename(config / guests.NICS, config / ADDRESSES)
     rename(paths.log_of(name), paths.log_of(other))

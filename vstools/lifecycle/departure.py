@@ -15,15 +15,15 @@ from vstools.lifecycle import control, durations, filling, ownership, removal, t
 from vstools.lifecycle.host import guest_lock, runtime_lock
 from vstools.lifecycle.sweep import sweep_one
 from vstools.paths import Paths, host_name
-from vstools.storage import use
+from vstools.storage import choose, use
 
 
 def describe(paths: Paths, name: str, *, measure: bool = True) -> dict[str, object]:
     """What another host needs to know before the guest may go there; ``size`` in bytes, limits in MiB, None: none.
 
-    ``owner`` is a pair of host and epoch, ``start`` and ``stop`` are the seconds that they took last. Without
-    ``measure`` the tree is not added up, which takes its time: 0. Raises Refused or BadFiles for a guest that cannot be
-    read.
+    ``owner`` is a pair of host and epoch, ``start`` and ``stop`` are the seconds that they took last, ``snapshots`` is
+    whether its tree can be copied while it runs. Without ``measure`` the tree is not added up, which takes its time: 0.
+    Raises Refused or BadFiles for a guest that cannot be read.
     """
     guest = guests.load(paths, name)
     tree = trees.opened(paths, name)
@@ -36,6 +36,7 @@ def describe(paths: Paths, name: str, *, measure: bool = True) -> dict[str, obje
         "rss": guest.limits.rss,
         "disk": guest.limits.disk,
         "storage": str(guest.volume) if guest.volume else None,
+        "snapshots": choose.of_guest(paths, name).snapshots,
         "enabled": guest.enabled,
         "running": lxc.is_running(paths, name),
         "start": lasted.start,

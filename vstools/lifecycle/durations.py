@@ -4,7 +4,6 @@ A move reads it to say how long the guest will be away. It is a measurement and 
 a power cut may lose it, and a disk that takes none keeps nobody from starting a guest.
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from vstools.paths import Paths
 
 _WORDS = ("start", "stop")
 _LIMIT = 1024
+LONGEST = 24 * 3600.0
+"""Seconds; what took longer says nothing of the next time."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def of(paths: Paths, name: str) -> Durations:
     except (OSError, Refused):
         return Durations()
     found = re.findall(r"^(start|stop) ([0-9]{1,6}\.[0-9]{1,3})$", text, re.MULTILINE)
-    return Durations(**{word: float(seconds) for word, seconds in found})
+    return Durations(**{word: float(seconds) for word, seconds in found if float(seconds) <= LONGEST})
 
 
 def note(paths: Paths, name: str, what: str, seconds: float) -> None:
@@ -48,7 +49,7 @@ def note(paths: Paths, name: str, what: str, seconds: float) -> None:
     taken = {word: seconds if word == what else getattr(known, word) for word in _WORDS}
     text = "".join(f"{word} {value:.2f}\n" for word, value in taken.items() if value is not None)
     path = _file(paths, name)
-    beside = path.with_name(f".durations.{os.getpid()}~")
+    beside = path.with_name(f".{path.name}~")  # one name: a kill, or a full disk, leaves no more than one
     with suppress(OSError):
         beside.write_text(text)
         beside.replace(path)

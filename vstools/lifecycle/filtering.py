@@ -7,6 +7,7 @@ from vstools import log
 from vstools.config import firewall as file
 from vstools.config import guests
 from vstools.config.text import Faults
+from vstools.errors import VsError
 from vstools.firewall import backend, live, model
 from vstools.guest import Interface
 from vstools.libc import scratch_network
@@ -53,9 +54,21 @@ def text(filters: model.Chains, tool: str) -> str:
 
 
 def load(netns: str, filters: model.Chains, tool: str) -> None:
-    """Put a filter in force with that back end: all of it, or nothing changes and VsError is raised."""
+    """Put a filter in force with that back end: all of it, or nothing changes and VsError is raised.
+
+    Kernels without conntrack marks get one without them: no window can be opened there, and that is said then.
+    """
     chosen = backend.choose(tool)
-    chosen.load(netns, chosen.text(filters))
+    try:
+        chosen.load(netns, chosen.text(filters))
+    except VsError as error:
+        plain = model.unmarked(filters)
+        if plain == filters:
+            raise
+        try:
+            chosen.load(netns, chosen.text(plain))
+        except VsError:
+            raise error from None
 
 
 def saved(netns: str) -> tuple[str, str]:

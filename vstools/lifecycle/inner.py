@@ -17,6 +17,7 @@ _QUIET, _AFTER_END = 0.3, 5.0
 """Seconds without a word, and at all, after a program's end: what it left running may hold its output open for ever."""
 _FAREWELL = 20.0
 _HOSTS = """set -e
+[ -e /etc/hosts ] || : > /etc/hosts
 file=$(mktemp /dev/.vs-hosts.XXXXXX)
 { printf '%s' "$1"; cat /etc/hosts; } > "$file"
 chmod 644 "$file"

@@ -6,10 +6,11 @@ stopped guest is started for that with an init that runs nothing.
 """
 
 import ipaddress
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +36,9 @@ _BUSY_PATIENCE, _BUSY_PAUSE = 300.0, 5.0
 _PROXY_PORT = 3128
 _RESOLVE_DEADLINE, _RESOLVED_AT_ONCE, _ADDRESSES_MAX = 20.0, 8, 16
 _PROCESSES_MAX, _MAPS_MAX = 4000, 1 << 20
-_LAST_LINES = 6
+_LAST_LINES, _LINES_MAX, _LINE_MAX = 6, 10_000, 500
+_SOME = 8
+"""Packages that a sentence names."""
 
 Say = Callable[[str], None]
 
@@ -84,10 +87,23 @@ def manager_of(tree: Inside, name: str) -> Manager:
     return found
 
 
+def _tree(paths: Paths, name: str) -> Inside:
+    """A guest's tree, running or not."""
+    tree = trees.opened(paths, name)
+    try:
+        return Inside(tree)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refused(f"guest {name} has no tree", f"{tree} is missing") from None
+
+
 def decide(paths: Paths, name: str, wishes: Wishes) -> Plan:
     """Read what a guest has and resolve the names of its repositories; raises Refused, changes nothing."""
     guest, host = guests.load(paths, name), settings(paths)
-    with Inside(trees.opened(paths, name)) as tree:
+    if wishes.snapshot:
+        from vstools.lifecycle import kept
+
+        kept.check(paths, name)
+    with _tree(paths, name) as tree:
         manager = manager_of(tree, name)
         wanted = sources.ends(tree, manager.name)
     plan = Plan(manager, managers.steps(manager, wishes))
@@ -167,11 +183,16 @@ def work(paths: Paths, name: str, wishes: Wishes, seconds: int, say: Say) -> Rep
         plan = decide(paths, name, wishes)
         for sentence in plan.closed:
             log.warn(f"guest {name}: the repository {sentence}")
-        with log.change(f"packages: {wishes}", name):
-            if lxc.is_running(paths, name):
-                return _worked(paths, name, plan, wishes, seconds, say)
-            with _idle(paths, name, say):
-                return _worked(paths, name, plan, wishes, seconds, say)
+        if wishes.snapshot:
+            from vstools.lifecycle import kept
+
+            say("keeping its tree")
+            kept.keep(paths, name)
+        with log.change(f"packages: {wishes}", name) as failures:
+            with nullcontext() if lxc.is_running(paths, name) else _idle(paths, name, say):
+                report = _worked(paths, name, plan, wishes, seconds, say)
+            failures += [report.failed] if report.failed else []
+        return report
 
 
 @contextmanager
@@ -196,21 +217,36 @@ def _worked(paths: Paths, name: str, plan: Plan, wishes: Wishes, seconds: int, s
     if half:
         say(f"mending {len(half)} packages that are half installed")
     deadline = time.monotonic() + seconds + _AFTERWARDS
+    begun = False
     try:
         with _open(paths, name, plan, seconds):
             for step in plan.steps:
                 say(step.act.replace("_", " "))
+                begun = True
                 report = _told(report, step, _call(paths, name, plan, step, deadline))
     except (VsError, OSError) as error:
-        report = replace(report, failed=str(error), status=getattr(error, "exit_code", 1))
-    if wishes.changes:
-        changes = tuple(databases.changes(before, _installed(paths, name, plan.manager)))
-        left = set(_half_done(paths, name, plan.manager))
-        mended = tuple(package for package in half if package not in left)
-        report = replace(report, changes=changes, mended=mended)
-        if not window.is_idle(paths, name):
-            report = replace(report, restart=_stale(paths, name))
-    return report
+        report = replace(report, failed=str(error), status=1 if begun else getattr(error, "exit_code", 1))
+    except KeyboardInterrupt:
+        report = replace(report, failed=f"guest {name}: interrupted", status=128 + signal.SIGINT)
+    except SystemExit as error:
+        report = replace(report, failed=f"guest {name}: interrupted", status=int(error.code or 1))
+    return _compared(paths, plan.manager, report, before, half) if wishes.changes else report
+
+
+def _compared(paths: Paths, manager: Manager, report: Report, before: Installed, half: tuple[str, ...]) -> Report:
+    """A report with what was changed, by the guest's database before and now."""
+    name = report.guest
+    try:
+        after, left = _installed(paths, name, manager), set(_half_done(paths, name, manager))
+        restart = () if window.is_idle(paths, name) else _stale(paths, name)
+    except (VsError, OSError) as error:
+        failed = f"{report.failed}\n" * bool(report.failed) + f"guest {name}: what was changed is not known: {error}"
+        return replace(report, failed=failed, status=report.status or 1)
+    mended = tuple(package for package in half if package not in left)
+    if report.failed and left:
+        some = ", ".join(sorted(left)[:_SOME]) + ", ..." * (len(left) > _SOME)
+        report = replace(report, failed=f"{report.failed}\n  half installed, and mended by the next vs-pkg: {some}")
+    return replace(report, changes=tuple(databases.changes(before, after)), mended=mended, restart=restart)
 
 
 @contextmanager
@@ -240,28 +276,39 @@ def _call(paths: Paths, name: str, plan: Plan, step: Step, deadline: float) -> s
         if not busy or time.monotonic() > patience:
             break
         time.sleep(_BUSY_PAUSE)
-    lines = [lxc.printable(line).strip() for line in text.splitlines()]
-    said = [line for line in lines if line][-_LAST_LINES:]
+    said = [line for line in map(_shown, text.splitlines()[-_LINES_MAX:]) if line][-_LAST_LINES:]
     raise VsError(f"guest {name}: {step.words[0]} failed ({step.act})", "\n  ".join(said) or f"exit status {code}")
 
 
 def _told(report: Report, step: Step, text: str) -> Report:
     if step.act == managers.LIST_UPGRADES:
-        return replace(report, upgradable=upgrades.parse(report.manager, text))
+        return replace(report, upgradable=upgrades.parse(report.manager, text)[:_LINES_MAX])
     if step.act == managers.SEARCH:
-        lines = (lxc.printable(line).rstrip() for line in text.splitlines())
-        return replace(report, found=tuple(line for line in lines if line))
+        return replace(report, found=tuple(line for line in map(_shown, text.splitlines()[:_LINES_MAX]) if line))
     return report
 
 
+def _shown(line: str) -> str:
+    """A line of a guest's for the terminal: not without end, and without what the terminal would obey."""
+    return lxc.printable(line[:_LINE_MAX]).strip()
+
+
 def _installed(paths: Paths, name: str, manager: Manager) -> Installed:
-    """What is installed in a guest that runs."""
-    with Inside(paths.tree_of(name)) as tree:
-        found = databases.installed(tree, manager.name)
-    if found is not None:
-        return found
+    """What is installed in a guest that runs; raises Refused where that cannot be known."""
+    if manager.name in databases.READABLE:
+        with Inside(paths.tree_of(name)) as tree:
+            return _readable(name, manager, databases.installed(tree, manager.name))
     code, text = inner.call(paths, name, databases.RPM_QUERY, {}, "", time.monotonic() + run.DEADLINE)
-    return databases.of_rpm(text) if not code else {}
+    if code:
+        said = [line for line in map(_shown, text.splitlines()[-_LINES_MAX:]) if line]
+        raise Refused(f"guest {name}: its rpm does not tell what is installed", said[-1] if said else f"status {code}")
+    return databases.of_rpm(text)
+
+
+def _readable(name: str, manager: Manager, found: Installed | None) -> Installed:
+    if found is None:
+        raise Refused(f"guest {name} has no package database of {manager.name}'s", "nobody knows what it has installed")
+    return found
 
 
 def _half_done(paths: Paths, name: str, manager: Manager) -> tuple[str, ...]:
@@ -280,7 +327,8 @@ def _stale(paths: Paths, name: str) -> tuple[str, ...]:
         try:
             with (folder / "maps").open(errors="replace") as maps:
                 if stale.uses_deleted(maps.read(_MAPS_MAX)):
-                    found.add(stale.service((folder / "cgroup").read_text(), (folder / "comm").read_text()))
+                    words = ((folder / file).read_text(errors="replace") for file in ("cgroup", "comm"))
+                    found.add(stale.service(*words))  # both are the guest's words
         except OSError:  # it ended meanwhile
             continue
     return tuple(sorted(found))
@@ -291,11 +339,21 @@ def inventory(paths: Paths, name: str) -> tuple[str, Installed]:
 
     Raises Refused where that cannot be known.
     """
-    with Inside(trees.opened(paths, name)) as tree:
-        manager = manager_of(tree, name)
-        found = databases.installed(tree, manager.name)
-    if found is None and lxc.is_running(paths, name):
-        found = _installed(paths, name, manager)
-    if found is None:
+    with _tree(paths, name) as tree:
+        manager, found = recorded(tree, name)
+    if found is not None:
+        return manager.name, found
+    if not lxc.is_running(paths, name):
         raise Refused(f"guest {name} is stopped, and only its own rpm can read its database", "start it, and ask again")
-    return manager.name, found
+    return manager.name, _installed(paths, name, manager)
+
+
+def recorded(tree: Inside, name: str) -> tuple[Manager, Installed | None]:
+    """The manager of a guest, and what the database in a tree of it says; None where only the guest's rpm can read it.
+
+    Raises Refused where there is none.
+    """
+    manager = manager_of(tree, name)
+    if manager.name not in databases.READABLE:
+        return manager, None
+    return manager, _readable(name, manager, databases.installed(tree, manager.name))

@@ -54,11 +54,11 @@ def check_idle(paths: Paths, name: str) -> None:
     guests.require(paths, name)
     if lxc.is_running(paths, name):
         raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
-    _check_mounts(paths, name)
+    check_mounts(paths, name)
 
 
-def _check_mounts(paths: Paths, name: str) -> None:
-    """What the admin mounted in the tree is not the guest's: it is neither removed nor packed."""
+def check_mounts(paths: Paths, name: str) -> None:
+    """Raise Refused where the admin mounted something in a guest's tree: it is not the guest's."""
     for where in mounts.below(paths.tree_of(name)):
         raise Refused(f"{where} is mounted in the tree of guest {name}", f"umount {where}")
 
@@ -96,7 +96,7 @@ def check_template(paths: Paths, name: str, archive: Path) -> None:
     _check_archive(archive)
     if lxc.is_running(paths, name):
         raise Refused(f"guest {name} is running", f"vs-control --name {name} --stop")
-    _check_mounts(paths, name)
+    check_mounts(paths, name)
 
 
 def template(paths: Paths, name: str, archive: Path) -> None:

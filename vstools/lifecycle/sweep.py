@@ -9,7 +9,7 @@ import shutil
 from vstools import files, log, lxc, units
 from vstools.errors import Busy, VsError
 from vstools.faults import checkpoint
-from vstools.lifecycle import disk, leftovers, phases, records, staging, window
+from vstools.lifecycle import disk, kept, leftovers, phases, records, staging, window
 from vstools.lifecycle.host import guest_lock
 from vstools.lifecycle.leftovers import MADE
 from vstools.paths import DOOMED, STAGED, Paths
@@ -110,6 +110,7 @@ def _forget_files(paths: Paths, name: str) -> None:
     storage.doom(name)
     checkpoint("remove:tree-renamed")
     storage.clear(f"{DOOMED}{name}")
+    kept.forget(paths, name)
     checkpoint("remove:tree")
     if paths.log_of(name).is_dir():
         shutil.rmtree(paths.log_of(name))

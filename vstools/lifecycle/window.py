@@ -20,13 +20,16 @@ from vstools.lifecycle import records
 from vstools.lifecycle.host import runtime_lock
 from vstools.paths import Paths
 
+_STEP = 60
+"""Seconds that a clock may be put back by without closing a window."""
+
 
 @dataclass(frozen=True)
 class State:
     """What is done about a guest's packages. ``idle``: it was stopped, and was started for this alone.
 
     ``life`` is the token of the guest's start whose rules are in ``rules``, a text for ``backend``; ``ends`` are pairs
-    of an address and a port, ``until`` a time in seconds since 1970.
+    of an address and a port, ``since`` and ``until`` times in seconds since 1970.
     """
 
     idle: bool = False
@@ -34,6 +37,7 @@ class State:
     backend: str = ""
     rules: str = ""
     ends: tuple[tuple[str, int], ...] = ()
+    since: int = 0
     until: int = 0
 
 
@@ -89,21 +93,27 @@ def forget_abandoned(paths: Paths, name: str) -> None:
 def opened(paths: Paths, name: str, ends: tuple[tuple[str, int], ...], seconds: int) -> int:
     """Open a window in a running guest's firewall for some seconds; returns the time in seconds since 1970 of its end.
 
-    Raises Refused where the guest has no rules to open a window in.
+    Raises Refused where the guest has no rules to open a window in, or none that close what came through it.
     """
+    from vstools.firewall import backend
     from vstools.lifecycle import filtering
 
     with runtime_lock(paths, name):
         record = records.started(paths, name)
         if record is None:
             raise Refused(f"guest {name} does not run")
-        backend, rules = filtering.saved(record.netns)
+        tool, rules = filtering.saved(record.netns)
         if not rules:
             raise Refused(f"guest {name} has no firewall in the kernel", f"vs-net --name {name} --fw up")
+        if not backend.choose(tool).tells_marks(rules):
+            raise Refused(
+                f"guest {name} has a firewall that would go on accepting what a window opened",
+                f"vs-net --name {name} --fw up loads a newer one, where the kernel has conntrack marks",
+            )
+        now = int(time.time())
         state = read(paths, name) or State()
-        state = replace(
-            state, life=record.token, backend=backend, rules=rules, ends=ends, until=int(time.time()) + seconds
-        )
+        state = replace(state, life=record.token, backend=tool, rules=rules)
+        state = replace(state, ends=ends, since=now - _STEP, until=now + seconds)
         write(paths, name, state)
         checkpoint("packages:noted")
         _load(record.netns, state)
@@ -117,25 +127,36 @@ def _load(netns: str, state: State) -> None:
 
     tool = backend.choose(state.backend)
     ends = tuple((parse_address(address), port) for address, port in state.ends)
-    tool.load(netns, tool.opened(state.rules, model.window(ends, state.until)))
+    tool.load(netns, tool.opened(state.rules, model.window(ends, state.since, state.until)))
 
 
 def again(paths: Paths, name: str, netns: str) -> None:
     """Other rules were loaded while a window was open: they are those it goes back to, and it leads where it did.
 
-    The caller holds the runtime lock. Nothing is done where no window is open, or the one who opened it is dead.
+    The caller holds the runtime lock. The window of another life of the guest, or of a dead command, is gone with the
+    rules it was in, and so are those of before.
     """
-    if not _path(paths, name).exists() or not files.is_locked(_lock(paths, name)):
+    if not _path(paths, name).exists():
         return
     state = read(paths, name)
-    if state is None or not state.rules or state.until <= time.time():
+    if state is None or not state.rules:
+        return
+    if not _lives(paths, name, state) or not files.is_locked(_lock(paths, name)):
+        write(paths, name, State(idle=state.idle))
         return
     from vstools.lifecycle import filtering
 
     backend, rules = filtering.saved(netns)
     state = replace(state, backend=backend, rules=rules)
     write(paths, name, state)
-    _load(netns, state)
+    if state.until > time.time():
+        _load(netns, state)
+
+
+def _lives(paths: Paths, name: str, state: State) -> bool:
+    """Whether the guest's rules in the kernel are those of the life in which a window was opened."""
+    record = records.started(paths, name)
+    return record is not None and record.token == state.life
 
 
 def rules(paths: Paths, name: str, netns: str) -> tuple[str, str]:
@@ -143,7 +164,9 @@ def rules(paths: Paths, name: str, netns: str) -> tuple[str, str]:
     from vstools.lifecycle import filtering
 
     state = read(paths, name)
-    return (state.backend, state.rules) if state is not None and state.rules else filtering.saved(netns)
+    if state is None or not state.rules or not _lives(paths, name, state):
+        return filtering.saved(netns)
+    return state.backend, state.rules
 
 
 def closed(paths: Paths, name: str) -> None:

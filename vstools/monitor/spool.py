@@ -24,10 +24,11 @@ _NAME = re.compile(r"([0-9]{12})-([0-9]{1,3})\.mail")
 
 
 class Spool:
-    """The directory, root's and closed to all others."""
+    """The directory, root's and closed to all others. ``attended``: somebody comes when the next try is due."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, attended: bool = True) -> None:
         self._folder = folder
+        self._attended = attended
         self.committed = 0
         """Mails from this number on belong to a round that is not remembered yet: they are not sent."""
 
@@ -110,7 +111,7 @@ class Spool:
         with suppress(FileNotFoundError):
             path = path.rename(self._folder / f"{number:012d}-{tries}.mail")
             os.utime(path, (now + pause, now + pause))
-        log.warn(f"a mail could not be sent, the next try is in {pause:.0f} s: {why}")
+        log.warn(f"a mail could not be sent{f', the next try is in {pause:.0f} s' if self._attended else ''}: {why}")
 
 
 def _due(path: Path, now: float) -> bool:

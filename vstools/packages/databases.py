@@ -12,24 +12,26 @@ from vstools.packages.upgrades import NAME, VERSION
 Installed = dict[str, str]
 """Package -> version; where a package is there for several architectures, each is NAME:ARCH but the first."""
 READABLE = ("apt", "apk", "pacman")
-RPM_QUERY = ("rpm", "--query", "--all", "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\\n")
-_SIZE_MAX = 1 << 26
-_PACKAGES_MAX = 200_000
+RPM_QUERY = ("rpm", "--query", "--all", "--queryformat", "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n")
+_SIZE_MAX = 1 << 25
+_PACKAGES_MAX = 50_000
 _THERE = ("installed", "triggers-awaited", "triggers-pending", "half-configured", "unpacked")
 _HALF = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
 _APK_DATABASES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 
 def installed(tree: Inside, manager: str) -> Installed | None:
-    """What a tree has installed; None where that is not to be read from files."""
-    if manager == "apt":
-        return _sane((name, version) for name, version, _ in _dpkg(tree.read("var/lib/dpkg/status", _SIZE_MAX) or ""))
-    if manager == "apk":
-        texts = (text for name in _APK_DATABASES if (text := tree.read(name, _SIZE_MAX)))
-        return _sane(_apk(next(texts, "")))
+    """What a tree has installed, by a manager that is READABLE; None where it has no database of that manager's."""
+    if manager not in READABLE:
+        return None
     if manager == "pacman":
-        return _sane(_pacman(tree.names("var/lib/pacman/local")))
-    return None
+        names = tree.names("var/lib/pacman/local", _PACKAGES_MAX)
+        return _sane(_pacman(names)) if names else None
+    files = _APK_DATABASES if manager == "apk" else ("var/lib/dpkg/status",)
+    text = next((text for name in files if (text := tree.read(name, _SIZE_MAX)) is not None), None)
+    if text is None:
+        return None
+    return _sane(_apk(text) if manager == "apk" else ((name, version) for name, version, _ in _dpkg(text)))
 
 
 def half_done(tree: Inside, manager: str) -> tuple[str, ...]:
@@ -55,13 +57,25 @@ def _sane(found: Iterable[tuple[str, str]]) -> Installed:
     return kept
 
 
+def _lines(text: str) -> Iterator[str]:
+    """The lines one by one, and an empty one: a guest's file may consist of nothing else, or of signs that only look
+    like the end of a line.
+    """
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+    yield ""
+
+
 def _dpkg(text: str, states: tuple[str, ...] = _THERE) -> Iterator[tuple[str, str, str]]:
     """(package with its architecture, version, state) of each paragraph of dpkg's status file in one of these states.
 
     ``Status`` is three words: what is wanted, an error flag, the state (``man 1 dpkg-query``).
     """
     fields: dict[str, str] = {}
-    for line in (*text.splitlines(), ""):
+    for line in _lines(text):
         if line:
             key, sign, value = line.partition(": ")
             if sign and key in ("Package", "Status", "Version", "Architecture"):
@@ -77,7 +91,7 @@ def _dpkg(text: str, states: tuple[str, ...] = _THERE) -> Iterator[tuple[str, st
 def _apk(text: str) -> Iterator[tuple[str, str]]:
     """apk's ``installed``: paragraphs of lines ``P:NAME`` and ``V:VERSION`` among others."""
     fields: dict[str, str] = {}
-    for line in (*text.splitlines(), ""):
+    for line in _lines(text):
         if line:
             if line[:2] in ("P:", "V:"):
                 fields[line[0]] = line[2:]

@@ -23,6 +23,8 @@ class Wishes:
     install: Words = ()
     remove: Words = ()
     search: str = ""
+    snapshot: bool = False
+    """Whether the guest's tree is kept before."""
 
     @property
     def changes(self) -> bool:
@@ -66,7 +68,7 @@ _APT = (
     "apt-get", "-q", "-y", f"-oDPkg::Lock::Timeout={_LOCK_PATIENCE}", "-oDpkg::Use-Pty=0",
     *(f"-oDpkg::Options::={word}" for word in _CONFIGURATION),
     "-oAcquire::EnableSrvRecords=false", "-oAcquire::Retries=1", "-oAcquire::http::Timeout=60",
-    "-oAcquire::https::Timeout=60", "-oAPT::Update::Error-Mode=any",
+    "-oAcquire::https::Timeout=60", "-oAPT::Update::Error-Mode=any", "-oAPT::Cmd::Pattern-Only=true",
 )  # fmt: skip
 _ZYPPER_FINE = (0, 100, 101, 102, 103, 106)  # man 8 zypper, EXIT CODES: informational ones
 

@@ -4,6 +4,7 @@ The files belong to the guest's root: what they name is a wish. Without a word o
 addresses are believed, at the ports of HTTP: else a guest would open ways into the admin's own networks by naming them.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _URL = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?))(?::([0-9]{1,5}))?(?=[/\s]|$)"
 )
 _RETURNED = 1 << 18
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""What IANA has given out of IPv6; elsewhere are a translator's addresses of IPv4 (RFC 6052) and site-local ones."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def named(manager: str, text: str) -> Iterator[End]:
     for line in lines:
         for scheme, v6, name, port in _URL.findall(line):
             if 0 < (number := int(port or WEB[scheme])) < 65536:
-                yield End(v6 or name.lower(), number)
+                yield End((v6 or name).lower(), number)
 
 
 def _enabled(lines: Iterable[str]) -> Iterator[str]:
@@ -110,6 +113,8 @@ def fitting(end: End, addresses: Iterable[Address], words: tuple[End, ...], own:
 
 
 def _is_public(address: Address) -> bool:
+    if address.version == 6 and address not in _UNICAST:
+        return False
     inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     return address.is_global and not address.is_multicast and (inner is None or inner.is_global)
 

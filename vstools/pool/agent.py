@@ -110,14 +110,10 @@ class Session:
         return asdict(arrival.check(self.paths, parcel.arrival(words), instead=instead is True))
 
     def room(self) -> dict[str, object]:
-        """Bytes of memory and of disk that are left for guests."""
-        from vstools.stats import host
-        from vstools.stats.files import read
-        from vstools.storage import choose
+        """What is left for guests, as ``arriving.room`` says it."""
+        from vstools.lifecycle import arriving
 
-        memory = host.memory(read("/proc/meminfo"))
-        left = int(memory["memory_total_bytes"] or 0) - int(memory["memory_bytes"] or 0)
-        return {"memory": left, "disk": choose.of(self.paths).space().free}
+        return arriving.room(self.paths)
 
     def stage(self, **words: Any) -> None:
         """Reserve what a guest needs that comes here."""

@@ -87,10 +87,10 @@ def run(
 ) -> list[Outcome]:  # fmt: skip
     """Do the jobs: hosts side by side, the guests of a host one after the other. Each outcome is told as it comes.
 
-    A copy that came to the store's reserve is tried once more when no other one comes: it may have been one of those
-    that took the room.
+    A copy that came to the store's reserve is tried once more when no other one comes, if there may be more room then:
+    others took it while they came, or older copies went since.
     """
-    again: list[Job] = []
+    again: list[tuple[Job, Outcome]] = []
     by_host: dict[Slave, list[Job]] = defaultdict(list)
     for job in jobs:
         by_host[job.slave].append(job)
@@ -99,8 +99,8 @@ def run(
         found = []
         for job in by_host[slave]:
             outcome = _one(paths, store, job, accept=accept)
-            if outcome.full and len(by_host) > 1:
-                again.append(job)
+            if outcome.full:
+                again.append((job, outcome))
                 continue
             done(outcome)
             found.append(outcome)
@@ -108,38 +108,58 @@ def run(
 
     with ThreadPoolExecutor(max_workers=_HOSTS_AT_ONCE) as threads:
         outcomes = [outcome for outcomes in threads.map(of_host, by_host) for outcome in outcomes]
-    for job in again:
-        outcomes.append(_one(paths, store, job, accept=accept))
+    hope = len(by_host) > 1 or any(outcome.pruned for _, outcome in again)
+    for job, outcome in again:
+        outcomes.append(_one(paths, store, job, accept=accept, pruned=outcome.pruned) if hope else outcome)
         done(outcomes[-1])
     return outcomes
 
 
-def _one(paths: Paths, store: Store, job: Job, *, accept: bool) -> Outcome:
+def _one(paths: Paths, store: Store, job: Job, *, accept: bool, pruned: int = 0) -> Outcome:
+    """Copy one guest, and remove what retention says; ``pruned`` of its copies went before."""
     entry, slave = job.entry, job.slave
     begun = time.monotonic()
     try:
         mode = "hot" if entry.hot else "cool"
         made = get.get(paths, store, slave, entry.guest, mode=mode, accept=accept)
-        gone = store.prune(entry.guest, entry.keep)
+        pruned += len(store.prune(entry.guest, entry.keep))
     except (VsError, OSError) as error:
         seconds, full = time.monotonic() - begun, isinstance(error, Full)
-        return Outcome(entry.guest, slave.host, error=str(error), seconds=seconds, full=full)
+        if full:
+            pruned += _pruned(store, entry)
+        return Outcome(entry.guest, slave.host, error=str(error), seconds=seconds, pruned=pruned, full=full)
     sent = get.about(made).sent
-    return Outcome(entry.guest, slave.host, made.name, seconds=time.monotonic() - begun, sent=sent, pruned=len(gone))
+    return Outcome(entry.guest, slave.host, made.name, seconds=time.monotonic() - begun, sent=sent, pruned=pruned)
+
+
+def _pruned(store: Store, entry: Entry) -> int:
+    """How many copies retention removed for whoever found no room: numbers that were made smaller make some."""
+    try:
+        return len(store.prune(entry.guest, entry.keep))
+    except (VsError, OSError) as error:
+        log.warn(str(error))
+        return 0
 
 
 def summary(outcomes: Sequence[Outcome], missing: Sequence[str] = ()) -> list[str]:
     """A mail's lines: what failed first, then what was copied. ``missing``: why hosts did not answer."""
     failed = [outcome for outcome in outcomes if outcome.error]
     fine = [outcome for outcome in outcomes if not outcome.error]
-    lines = [f"FAILED {outcome.guest} ({outcome.host or 'no host'}): {outcome.error}" for outcome in failed]
+    lines = [
+        f"FAILED {outcome.guest} ({outcome.host or 'no host'}): {outcome.error}{_removed(outcome)}"
+        for outcome in failed
+    ]
     lines += [f"FAILED {sentence}" for sentence in missing]
     lines += [
         f"copied {outcome.guest} ({outcome.host}): {outcome.generation}, {outcome.sent / (1 << 20):.1f} MiB sent, "
-        f"{outcome.seconds:.0f} s" + (f", {outcome.pruned} older removed" if outcome.pruned else "")
+        f"{outcome.seconds:.0f} s{_removed(outcome)}"
         for outcome in fine
     ]
     return lines
+
+
+def _removed(outcome: Outcome) -> str:
+    return f", {outcome.pruned} older removed" if outcome.pruned else ""
 
 
 def title(lines: Sequence[str]) -> str:
@@ -160,12 +180,14 @@ def mail(paths: Paths, lines: Sequence[str]) -> None:
     from vstools.monitor.spool import Spool
 
     to = create.load(paths.conf / "create.conf", Faults()).backup_mailto
-    spool = Spool(paths.mails)
+    spool = Spool(paths.mails, attended=False)
     with files.lock(paths.locks / "_mails", what="the mails"):
         number, now = spool.next_number(), time.time()
         body = [text.escaped(line, 900) for line in lines]
         subject = text.escaped(title(lines), 180)
         spool.put(number, text.letter("vs-backup", os.uname().nodename, to, subject, body, now, number), now)
         spool.committed = number + 1
-        if send(paths, spool):
-            log.warn(f"{spool.count()} mails could not be sent: they are tried again with the next one")
+        send(paths, spool)
+        if waiting := spool.count():
+            which = "a summary waits" if waiting == 1 else f"{waiting} summaries wait"
+            log.warn(f"{which} in {paths.mails}: the next vs-backup --mail tries again")

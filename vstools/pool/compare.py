@@ -170,8 +170,13 @@ def accounts(file: str, before: str, after: str) -> str:
 
 
 def _entries(text: str) -> dict[str, list[str]]:
-    lines = (line.split(":") for line in text.split("\n") if line and not line.startswith("#"))
-    return {fields[0]: fields[1:] for fields in lines}
+    """By their names; of several lines with one name the first counts, as for getpwnam(3)."""
+    found: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        if line and not line.startswith("#"):
+            fields = line.split(":")
+            found.setdefault(fields[0], fields[1:])
+    return found
 
 
 def _ids(file: str, fields: list[str]) -> str:

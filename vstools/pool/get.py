@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from vstools import files, log
 from vstools.config import carried
 from vstools.config.slaves import Slave
-from vstools.errors import VsError
+from vstools.errors import Refused, VsError
 from vstools.faults import checkpoint
 from vstools.paths import Paths
 from vstools.pool import accepted, manifest, parcel, remote, rsync
@@ -68,7 +68,8 @@ def get(
 ) -> Generation:  # fmt: skip
     """Copy a guest from a host; killed, the next one of the same guest goes on with what came.
 
-    ``mode`` is ``hot`` or ``cool`` (giving.py). Raises Refused where something of it has to be accepted.
+    ``mode`` is ``hot`` or ``cool`` (giving.py). Raises Refused where something of it has to be accepted, and for a
+    running guest that can be copied only when it is stopped.
     """
     with (
         store.partial(name) as partial,
@@ -78,6 +79,11 @@ def get(
         there.call("claim", name=name)
         there.call("wake", name=name, timeout=LONG)
         told = parcel.told(slave.host, there.call("describe", name=name, measure=False))
+        if mode == "hot" and told.running and told.snapshots is False:
+            raise Refused(
+                f"{slave.host}: guest {name} is running, and its storage cannot snapshot",
+                "stop it, or let the copy do that: --cool (cool in backup.conf)",
+            )
         found = parcel.files_of(slave.host, there.call("files", name=name))
         accepted.require(store, name, slave.host, found, accept=accept)
         carried.write(files.directory(partial.path / "config"), found)

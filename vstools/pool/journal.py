@@ -4,6 +4,7 @@ A line is a JSON object: the first says what is to be done, each further one whi
 a time has it.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vstools import files
+from vstools import files, log
 from vstools.errors import VsError
 from vstools.faults import checkpoint
 from vstools.paths import Paths
@@ -40,17 +41,28 @@ class Journal:
         checkpoint(f"{self._kind}:begun")
 
     def step(self, name: str) -> None:
-        """Write down that a step is behind."""
+        """Write down that a step is behind. What is true is asked of the hosts: a full disk stops nothing half way."""
         if name in self.steps:
             return
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.write(descriptor, json.dumps({"step": name}).encode() + b"\n")
+            self._append(json.dumps({"step": name}).encode() + b"\n")
+        except OSError as error:
+            log.warn(f"{self.path} does not say that this is behind: {name} ({error.strerror})")
+        self.steps.append(name)
+        checkpoint(f"{self._kind}:{name}")
+
+    def _append(self, line: bytes) -> None:
+        """Add a line durably, in the place of one that a power cut tore off; none or all of it. Raises OSError."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            whole = os.pread(descriptor, _LIMIT, 0).rfind(b"\n") + 1
+            os.ftruncate(descriptor, whole)
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, whole)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self.steps.append(name)
-        checkpoint(f"{self._kind}:{name}")
 
     def end(self) -> None:
         """Nothing is left to be done."""

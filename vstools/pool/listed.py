@@ -24,7 +24,12 @@ _DEADLINE = 24 * 3600.0
 _LONGEST = 2 << 20
 """Bytes of a line: a list of users has 1 MiB at most, in base64."""
 _MOST_COMPLAINTS = 1 << 20
-_NAME = rb"(?:/(?!\.{1,2}[/ ])(?:[!$-)+->@-Z^-~]|\\[0-7]{3})+)*"
+_MOST_BYTES = 2 << 30
+"""Bytes of all lines of names: what is new of them is kept in memory."""
+_LONGEST_WORD = 5 * 4096
+"""Bytes of a word: a path, or what a link leads to, has PATH_MAX at most, and each byte may be octal."""
+_NAME = rb"(?:/(?!\.{1,2}[/ ])(?:[!$-)+-.0-<>@-Z^-~]|\\[0-7]{3})+)*"
+"""No class has the slash: a name is read in one way only, and in a time that grows with its length."""
 _LINE = re.compile(
     rb"\./tree" + _NAME + rb" type=(?P<type>file|dir|link|fifo|socket|block|char) mode=0[0-7]{0,5} uid=[0-9]{1,10}"
     rb" gid=[0-9]{1,10}(?: size=(?P<size>[0-9]{1,19}))? time=-?[0-9]{1,19}\.[0-9]{9} inode=[0-9]{1,20}"
@@ -32,6 +37,8 @@ _LINE = re.compile(
     rb"(?: tags=xattrs:[0-9a-f]{64}(?:,capability:(?:[0-9a-f]{2}){1,64})?)?"
 )
 """A line of a manifest, as those are written here."""
+_SIZED = re.compile(rb" size=([0-9]+) time=[0-9.-]+ inode=([0-9]+)")
+_SOME = 1 << 30
 _TIMED = re.compile(rb" size=([0-9]+) time=([0-9.-]+) ")
 
 Before = Mapping[bytes, bytes]
@@ -62,24 +69,32 @@ class Listed:
     def lines(self) -> Iterator[tuple[bytes, bytes]]:
         """(name as it is written, the other words) of everything in the tree. Raises VsError for what cannot be."""
         self._begin()
-        names = done = 0
+        names = length = done = 0
         for line in self._answer:
             if line[:1] == b"#":
                 if line[1:] and self._note(line):
                     break
                 continue
-            match = _LINE.fullmatch(line)
-            names += 1
-            if match is None or names > MOST_NAMES or (match["type"] == b"file") != (match["size"] is not None):
-                raise self._nonsense(line)
+            names, length = names + 1, length + len(line)
+            if names > MOST_NAMES or length > _MOST_BYTES:
+                raise VsError(f"host {self.host} says of its guest more than can be kept")
+            match = self._checked(line)
             if match["sum"]:
-                if match["type"] != b"file":
-                    raise self._nonsense(line)
                 self._progress(done := done + int(match["size"]))
             name, _, words = line.partition(b" ")
             yield name, self._completed(name, words) if match["size"] and not match["sum"] else words
         else:
             raise Cut(f"host {self.host}: what it says of its guest is cut off")
+
+    def _checked(self, line: bytes) -> "re.Match[bytes]":
+        """A line of a name; raises VsError for what is none."""
+        match = _LINE.fullmatch(line)
+        if match is None or any(len(part) > _LONGEST_WORD for part in line.split(b" ")):
+            raise self._nonsense(line)
+        is_file = match["type"] == b"file"
+        if is_file != (match["size"] is not None) or (match["sum"] and not is_file):
+            raise self._nonsense(line)
+        return match
 
     def _begin(self) -> None:
         line = next(self._answer, None)
@@ -148,7 +163,12 @@ def _end(process: run.Piped, host: str, name: str) -> None:
 
 
 def _asking(before: Before) -> Iterable[bytes]:
-    """A line for each regular file of the tree of a copy: size, time, name."""
+    """How much may be read, then a line for each regular file of the tree of a copy: size, time, name.
+
+    That is twice what the copy has, and some: an honest guest may have made several files of one with several names.
+    """
+    sizes = (match.groups() for words in before.values() if (match := _SIZED.search(words)))
+    yield b"#most %d\n" % (_SOME + 2 * sum(int(size) for size, _ in set(sizes)))
     for name, words in before.items():
         if words.startswith(b"type=file ") and name.startswith(b"./tree/") and (match := _TIMED.search(words)):
             yield b"%s %s %s\n" % (match[1], match[2], name)

@@ -1,6 +1,7 @@
 """What is in a guest's tree now, for a master that compares it with a copy (vs-diff): a host's end.
 
-The master says what its copy has, a line a regular file: ``SIZE SECONDS.NANOSECONDS NAME``. The answer:
+The master says ``#most BYTES``, how much may be read, and what its copy has, a line a regular file: ``SIZE
+SECONDS.NANOSECONDS NAME``. The answer:
 
     #list snapshot                    or ``live``: read while it may change
     #file passwd BASE64               the lists of users, where they are files
@@ -8,17 +9,19 @@ The master says what its copy has, a line a regular file: ``SIZE SECONDS.NANOSEC
     #                                 now and then, while a large file is read
     #end UNREAD                       how many names could not be read
 
-A file whose size is another than the copy's is another file: it is not read. So a hostile guest cannot have more read
-than its copy has, holes included, and a file with several names is read once. No link is followed, no mount entered;
-nothing but directories and regular files is opened.
+A file whose size is another than the copy's is another file: it is not read. A file with several names is read once;
+what is past ``#most``, where a guest made many files of one, counts as what could not be read, holes included. No link
+is followed, no mount entered; nothing but directories and regular files is opened.
 """
 
 import base64
+import errno
 import hashlib
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,24 +46,29 @@ _KINDS = {
 
 Known = dict[bytes, tuple[bytes, bytes]]
 """Name as it is written -> size and time of it in the copy."""
+_MOST = re.compile(rb"#most ([0-9]{1,19})\n")
 
 
 def give(paths: Paths, name: str, *, quick: bool) -> None:
     """Answer on stdout what stdin asks of a guest. ``quick``: a file of the copy's size and time is not read."""
     check_name(name, imported=True)
-    known = _known(sys.stdin.buffer)
+    most, known = _asked(sys.stdin.buffer)
     with snapshot.seen(paths, name) as (tree, still):
         out = sys.stdout.buffer
         out.write(b"#list %s\n" % (b"snapshot" if still else b"live"))
         _give_lists(tree, out)
-        unread = Listing(tree, known, quick=quick, out=out).write()
+        unread = Listing(tree, known, most, quick=quick, out=out).write()
     out.write(b"#end %d\n" % unread)  # the snapshot has lasted
     out.flush()
 
 
-def _known(lines: Iterable[bytes]) -> Known:
+def _asked(lines: Iterator[bytes]) -> tuple[int, Known]:
+    """How many bytes may be read, and what the copy has. Raises VsError for another question."""
+    match = _MOST.fullmatch(next(lines, b""))
+    if match is None:
+        raise VsError("this is no question that is answered here", "the master has another version of vs-tools")
     fields = (line.rstrip(b"\n").split(b" ", 2) for line in lines)
-    return {name: (size, time) for size, time, name in fields}
+    return int(match[1]), {name: (size, time) for size, time, name in fields}
 
 
 def _give_lists(tree: Path, out: BinaryIO) -> None:
@@ -75,8 +83,9 @@ def _give_lists(tree: Path, out: BinaryIO) -> None:
 class Listing:
     """The lines of a tree, which may change meanwhile, and whose owner may be an attacker."""
 
-    def __init__(self, tree: Path, known: Known, *, quick: bool, out: BinaryIO) -> None:
+    def __init__(self, tree: Path, known: Known, most: int, *, quick: bool, out: BinaryIO) -> None:
         self._tree, self._known, self._quick, self._out = tree, known, quick, out
+        self._left = most
         self._root = -1
         self._checksums: dict[int, bytes] = {}
         self._buffer = memoryview(bytearray(_BLOCK))
@@ -86,29 +95,35 @@ class Listing:
         """Write them all; returns how many names could not be read. Raises VsError where the tree is replaced."""
         self._root = os.open(self._tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            waiting = [b"."]
+            waiting = [(b".", self._folder(b"."))]
             while waiting:
-                waiting += self._folder(waiting.pop())
+                path, names = waiting[-1]
+                if names:
+                    inner = path + b"/" + names.pop()
+                    waiting.append((inner, self._folder(inner)))
+                else:
+                    waiting.pop()
             if not os.path.samestat(os.fstat(self._root), self._tree.lstat()):
                 raise VsError(f"{self._tree} was replaced while it was read", "try again")
         finally:
             os.close(self._root)
         return self._unread
 
-    def _folder(self, path: bytes) -> Iterator[bytes]:
-        """Write a directory and what is in it; gives the directories in it."""
+    def _folder(self, path: bytes) -> list[bytes]:
+        """Write what is in a directory (and the tree's own); the names of the directories in it.
+
+        Their paths are not kept: a million of them far below would be gigabytes.
+        """
         folder = open_entry(self._root, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY)
         if folder is None:
             self._unread += 1  # it is gone again, something is mounted there, or it lies too deep
-            return
+            return []
         try:
             if path == b".":
                 self._write(path, folder)
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    inner = path + b"/" + os.fsencode(entry.name)
-                    if self._entry(folder, entry.name, inner):
-                        yield inner
+                names = ((entry.name, os.fsencode(entry.name)) for entry in entries)
+                return [name for text, name in names if self._entry(folder, text, path + b"/" + name)]
         finally:
             os.close(folder)
 
@@ -143,7 +158,7 @@ class Listing:
             if kind == "file" and self._is_wanted(name, state):
                 line += b" sha256digest=" + self._checksum(found, state)
             line += tags_of(f"/proc/self/fd/{found}", follow=True)
-        except OSError:  # a lease, a bad disk, an attribute that comes and goes
+        except OSError:  # a lease, a bad disk, an attribute that comes and goes, more than may be read
             self._unread += 1
         self._out.write(line + b"\n")
         return kind == "dir"
@@ -154,9 +169,12 @@ class Listing:
         return size == b"%d" % state.st_size and not (self._quick and time == b"%d.%09d" % (seconds, rest))
 
     def _checksum(self, found: int, state: os.stat_result) -> bytes:
-        """Of as many bytes as the file had, which may become more without an end."""
+        """Of as many bytes as the file had, which may become more without an end. Raises OSError."""
         if (known := self._checksums.get(state.st_ino)) is not None:
             return known
+        if state.st_size > self._left:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        self._left -= state.st_size
         descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             checksum, left, silent = hashlib.sha256(), state.st_size, 0

@@ -14,12 +14,12 @@ from vstools.config.owner import Owner
 from vstools.errors import Refused, VsError
 from vstools.lifecycle.arrival import Arrival
 from vstools.lifecycle.arriving import Answer
+from vstools.lifecycle.durations import LONGEST
 from vstools.pool import wire
 from vstools.pool.rsync import Passed
 
 _MOST = 1 << 53
 _MOST_LINES = 100
-_LONGEST = 24 * 3600.0
 
 
 def packed(files: Iterable[File]) -> list[list[object]]:
@@ -65,7 +65,8 @@ class Measured(Protocol):
 class Told:
     """What a host says of a guest (departure.describe), as far as it is needed. ``size`` in bytes; None: no owner.
 
-    ``start`` and ``stop``: seconds that those took last, None: not known there.
+    ``start`` and ``stop``: seconds that those took last, None: not known there. ``snapshots``: whether the tree can be
+    copied while the guest runs; None: an older vs-tools, which does not say.
     """
 
     owner: Owner | None
@@ -77,6 +78,7 @@ class Told:
     running: bool
     start: float | None = None
     stop: float | None = None
+    snapshots: bool | None = None
 
 
 def told(host: str, value: Any) -> Told:
@@ -87,6 +89,7 @@ def told(host: str, value: Any) -> Told:
             inodes=whole(value["inodes"]), arch=_word(value["arch"]), version=_word(value["version"]),
             enabled=_flag(value["enabled"]), running=_flag(value["running"]),
             start=_seconds(value.get("start")), stop=_seconds(value.get("stop")),
+            snapshots=None if value.get("snapshots") is None else _flag(value["snapshots"]),
         )  # fmt: skip
 
 
@@ -138,7 +141,7 @@ def _seconds(value: object) -> float | None:
     """A duration, or None; raises ValueError for what cannot be one."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
         raise ValueError("a number of seconds is missing")
     return float(value)
 

@@ -8,13 +8,14 @@ true is asked of the host.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vstools import log, run
-from vstools.config.owner import NOBODY
+from vstools.config.owner import NOBODY, check_epoch
 from vstools.config.slaves import Slave
 from vstools.errors import Refused, VsError
 from vstools.paths import Paths
@@ -56,7 +57,7 @@ def order(generation: Generation, pool: scan.Pool, slave: Slave, *, start: bool)
     copies = [seen for seen in pool.guests if seen.guest == generation.guest]
     here = next(seen for seen in copies if seen.host == slave.host)
     _require_owned(copies, here, slave)
-    epoch = max(get.about(generation).epoch, *(seen.epoch for seen in copies)) + 1
+    epoch = _after([get.about(generation).epoch, *(seen.epoch for seen in copies)])
     return Order(
         generation.guest, slave.host, generation.name, suspect(generation.guest, datetime.now(UTC)), epoch,
         running=here.running or start, enabled=here.enabled,
@@ -65,9 +66,11 @@ def order(generation: Generation, pool: scan.Pool, slave: Slave, *, start: bool)
 
 def _require_owned(copies: Sequence[Seen], here: Seen | None, slave: Slave) -> None:
     owners = [seen.host for seen in copies if seen.owned and seen is not here]
-    if owners or (here is not None and not here.owned):
+    if here is not None and here.owner and here.owner != here.host:  # broken files are a reason to restore it
+        owners = owners or [here.owner]
+    if owners:
         raise Refused(
-            f"guest {copies[0].guest} belongs to host {', '.join(owners) or copies[0].owner}, not to {slave.host}",
+            f"guest {copies[0].guest} belongs to host {', '.join(owners)}, not to {slave.host}",
             "restore it there, or vs-adopt it first",
         )
 
@@ -79,16 +82,46 @@ def suspects(name: str, pool: scan.Pool, time: str = "") -> list[Seen]:
     return sorted(found, key=lambda seen: seen.guest)
 
 
-def undoing(name: str, chosen: Seen, pool: scan.Pool, slave: Slave, *, start: bool) -> Order:
-    """What is to be done so that a guest which was set aside is there again; raises Refused as ``order``."""
+def undoing(
+    name: str, chosen: Seen, pool: scan.Pool, slave: Slave, *, start: bool, known: int = 0, owner_is_dead: bool = False
+) -> Order:
+    """What is to be done so that a guest which was set aside is there again; raises Refused as ``order``.
+
+    ``known``: the latest epoch that the store knows of. Where the host has no guest of that name now, one that does not
+    answer may have it: then only the admin knows (``owner_is_dead``).
+    """
     copies = [seen for seen in pool.guests if seen.guest == name]
     here = next((seen for seen in copies if seen.host == slave.host), None)
     _require_owned(copies, here, slave)
+    if here is None and pool.missing and not owner_is_dead:
+        silent = ", ".join(host for host, _ in pool.missing)
+        raise Refused(
+            f"{slave.host} has no guest {name} now, and a host that does not answer may have it: {silent}",
+            "only where it is sure never to run the guest again: --owner-is-dead",
+        )
     return Order(
         name, slave.host, "", suspect(name, datetime.now(UTC)) if here else "",
-        max(seen.epoch for seen in (chosen, *copies)) + 1, running=(here is not None and here.running) or start,
-        enabled=here is not None and here.enabled, back=chosen.guest,
+        _after([known, *(seen.epoch for seen in (chosen, *copies))]),
+        running=(here is not None and here.running) or start, enabled=here is not None and here.enabled,
+        back=chosen.guest,
     )  # fmt: skip
+
+
+def latest(store: Store, name: str) -> int:
+    """The latest epoch in which a copy of a guest was made; 0: none is known. A copy that cannot be read is none."""
+    found = [0]
+    for generation in store.generations(name):
+        with suppress(VsError):
+            found.append(get.about(generation).epoch)
+    return max(found)
+
+
+def _after(epochs: Sequence[int]) -> int:
+    """The epoch after all of these, some of which a host said; raises Refused where there is none after."""
+    try:
+        return check_epoch(max(epochs) + 1)
+    except ValueError as error:
+        raise Refused(f"no epoch can follow: {error}", "a host lies, or an owner file is wrong: vs-scan") from None
 
 
 def suspect(name: str, time: datetime) -> str:
@@ -125,9 +158,9 @@ def _run(
         there.call("claim", name=wanted.name)
         rows = {seen.guest: seen for seen in scan.checked(slave.host, there.call("states", timeout=get.LONG))}
         if wanted.back:
-            _bring_back(there, book, wanted)
+            _bring_back(there, book, wanted, rows)
         elif not _is_back(rows, wanted):
-            _bring(paths, store, there, book, wanted, progress)
+            _bring(paths, store, there, book, wanted, rows, progress)
             book.step("registered")
         for verb, asked in (("enable", wanted.enabled), ("start", wanted.running)):
             if asked:
@@ -135,12 +168,16 @@ def _run(
 
 
 def _bring(
-    paths: Paths, store: Store, there: remote.Agent, book: Journal, wanted: Order, progress: Callable[[int], None]
-) -> None:
+    paths: Paths, store: Store, there: remote.Agent, book: Journal, wanted: Order, rows: Mapping[str, Seen],
+    progress: Callable[[int], None],
+) -> None:  # fmt: skip
     """Set the guest aside and let the copy take its place."""
     generation = store.generation(wanted.name, wanted.generation)
     owner = Ownership(wanted.host, wanted.epoch, here=True)
-    context = _set_aside(there, generation, owner, book, wanted)
+    if book.path.exists() and wanted.name not in rows and wanted.other not in rows:
+        context = None  # it was set aside, and somebody removed it since
+    else:
+        context = _set_aside(there, generation, owner, book, wanted)
     try:
         put.bring(paths, there, generation, owner, context=context, progress=progress)
     except VsError:
@@ -148,10 +185,21 @@ def _bring(
         raise
 
 
-def _bring_back(there: remote.Agent, book: Journal, wanted: Order) -> None:
-    """Set the guest aside, if there is one, and let the one that was set aside before have its name again."""
-    if not book.path.exists():
+def _bring_back(there: remote.Agent, book: Journal, wanted: Order, rows: Mapping[str, Seen]) -> None:
+    """Set the guest aside, if there is one, and let the one that was set aside before have its name again.
+
+    Raises Refused, and nothing is left to be done, where somebody removed that one since.
+    """
+    now, has_begun = rows.get(wanted.name), book.path.exists()
+    is_coming = now is not None and now.owner == NOBODY
+    if has_begun and wanted.back not in rows and not is_coming and not _is_back(rows, wanted):
+        book.end()
+        kept = f"; {wanted.other} is what was there" if wanted.other in rows else ""
+        raise Refused(f"{wanted.back} is gone from {wanted.host}, and cannot come back{kept}", "see vs-scan")
+    runs_on = now is not None and not is_coming and "aside" not in book.steps
+    if not has_begun or runs_on:  # asked again: nothing is stopped for one that cannot come
         there.call("may_return", name=wanted.name, other=wanted.back, timeout=get.LONG)
+    if not has_begun:
         book.begin()
     if wanted.other and "aside" not in book.steps:
         there.call("set_aside", name=wanted.name, other=wanted.other, timeout=get.LONG)

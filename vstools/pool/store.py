@@ -183,19 +183,27 @@ class Store:
         came is removed: a guest without an end must not keep others from being copied.
         """
         with self._alone(name) as folder:
-            rests = self._set_aside(folder)
-            path = files.directory(folder / _PARTIAL, 0o700)
-            checkpoint("store:partial")
-            newest = self.newest(name)
-            links = [newest.tree] if newest else []
-            links += [rest / "tree" for rest in rests if (rest / "tree").is_dir()]
             try:
-                self._check(name)
-                with _opened(path) as descriptor, self._said(name):  # a sync tells what failed since it was opened
-                    settle = functools.partial(self._settle, name, path, descriptor)
-                    yield Partial(path, newest, tuple(links), settle, functools.partial(self._check, name))
+                self._check(name)  # before anything is made: on a disk that is full to its end nothing can be
+                with self._said(name):
+                    yield from self._partial(name, folder)
             except Full:
                 self._forget(folder)
+                raise
+
+    def _partial(self, name: str, folder: Path) -> Iterator[Partial]:
+        came = [rest / "tree" for rest in self._set_aside(folder) if (rest / "tree").is_dir()]
+        path = files.directory(folder / _PARTIAL, 0o700)
+        checkpoint("store:partial")
+        newest = self.newest(name)
+        links = (newest.tree, *came) if newest else tuple(came)
+        with _opened(path) as descriptor:  # a sync tells what failed since it was opened
+            settle = functools.partial(self._settle, name, path, descriptor)
+            try:
+                yield Partial(path, newest, links, settle, functools.partial(self._check, name))
+            except Refused:
+                with suppress(OSError):  # where nothing came yet, nothing is left
+                    path.rmdir()
                 raise
 
     @contextmanager
@@ -223,7 +231,7 @@ class Store:
             raise Full(
                 f"{self.root} is full but for its reserve ({free >> 20} of {size >> 20} MiB free, {state.f_favail} "
                 f"inodes): the copy of {name} ended, and what came of it was removed",
-                "make room, or change STORE_RESERVE in create.conf",
+                "keep fewer copies (backup.conf), make room, or change STORE_RESERVE in create.conf",
             )
 
     def _set_aside(self, folder: Path) -> list[Path]:
@@ -256,7 +264,7 @@ class Store:
         checkpoint("store:renamed")
         files.sync_directory(target.parent)
         files.sync_directory(self.root)
-        self._drop_rests(target.parent)
+        self._forget(target.parent)
         return Generation(name, moment, target)
 
     def forget(self, name: str) -> bool:
@@ -268,12 +276,8 @@ class Store:
         return True
 
     def _forget(self, folder: Path) -> None:
-        self._doom(folder, _PARTIAL)
-        self._drop_rests(folder)
-
-    def _drop_rests(self, folder: Path) -> None:
         for entry in _listed(folder):
-            if entry.startswith(_REST):
+            if entry == _PARTIAL or entry.startswith(_REST):
                 self._doom(folder, entry)
 
     def remove(self, name: str, generation: Generation) -> None:
@@ -300,9 +304,9 @@ class Store:
 
         No lock is waited for, which a copy that comes holds for hours: what is being removed has lost its name before.
         """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with _opened(generation.path) as folder:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(_HELD, flags, 0o600, dir_fd=folder))
                 os.fsync(folder)
                 checkpoint("store:held")

@@ -37,6 +37,17 @@ def check(place: Place, size: int | None) -> None:
         raise Refused(said, f"lvextend {place.group}/{place.pool}")
 
 
+def left(place: Place) -> int:
+    """Bytes that are left for volumes: of a thin pool for what is written to them. None of what is not there."""
+    try:
+        if not place.pool:
+            return volumes.group(place.group).free
+        pool = volumes.pool(place.group, place.pool)
+    except VsError:
+        return 0
+    return max(0, pool.size - pool.used) if pool else 0
+
+
 def _group(name: str) -> Group:
     try:
         return volumes.group(name)
