@@ -61,6 +61,11 @@ def test_a_running_guest_goes_back_to_what_was_kept(btrfs: Stored, small: Path) 
     assert btrfs.inside("web", "cat /root/broken /root/later").out == "yes\nlater\n"
     assert btrfs.visible() == [".kept-web", "web"]
     btrfs.ok("vs-control", "--name", "web", "--stop")
+    tree.rename(tree.with_name("elsewhere"))
+    for words in (REMOVE, BACK):
+        done = btrfs.vs(*words)
+        assert (done.code, "guest web has no tree" in done.err) == (2, True), done
+    tree.with_name("elsewhere").rename(tree)
     btrfs.ok("vs-remove", "--name", "web", "--yes")
     assert btrfs.visible() == []
 

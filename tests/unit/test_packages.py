@@ -245,6 +245,20 @@ def test_repositories_are_read_from_their_files(manager: str, text: str, found: 
     assert list(sources.named(manager, text)) == found
 
 
+def test_mirrors_in_a_file_are_repositories_too(tmp_path: Path) -> None:
+    """Debian's images for clouds have their hosts there (``man 1 apt-transport-mirror``)."""
+    for name, text in {
+        "sources.list": "deb http://a.example/ x main\n",
+        "sources.list.d/debian.sources": "Types: deb\nURIs: mirror+file:///etc/apt/mirrors/debian.list\nSuites: x\n",
+        "sources.list.d/old.sources.save": "URIs: http://no.example/\n",
+        "mirrors/debian.list": "https://b.example/debian\tpriority:1\nhttp://c.example/debian\n",
+    }.items():
+        (tmp_path / "etc/apt" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "etc/apt" / name).write_text(text)
+    with Inside(tmp_path) as tree:
+        assert sources.ends(tree, "apt") == (End("a.example", 80), End("b.example", 443), End("c.example", 80))
+
+
 PUBLIC, PRIVATE = ip_address("93.184.216.34"), ip_address("10.1.0.5")
 
 

@@ -93,7 +93,7 @@ def test_the_back_ends_read_a_mark_and_a_time_in_the_same_words() -> None:
     assert iptables._live(f"[0:0] -A to_known -j CONNMARK --set-xmark {MARK:#x}/0xffffffff", "4") is None
 
 
-BEFORE = nftables.text(CLOSED).replace(f"ct mark < {model.MARK}", f"ct mark < {model.MARK:#x}")
+BEFORE = nftables.text(CLOSED)
 
 
 @pytest.fixture
@@ -187,12 +187,27 @@ def test_a_kernel_without_conntrack_marks_filters_all_the_same(monkeypatch: pyte
     assert not nftables.tells_marks(loaded[0])
 
 
+def test_whether_rules_end_what_a_window_opened_is_seen_in_them() -> None:
+    for tool in (nftables, iptables):
+        assert tool.tells_marks(tool.text(CLOSED))
+        assert not tool.tells_marks(tool.text(model.unmarked(CLOSED)))
+        assert not tool.tells_marks("")
+        half = {**CLOSED, "to_known": model.unmarked(CLOSED)["to_known"]}
+        assert not tool.tells_marks(tool.text(half))
+
+
 def test_a_start_knows_nothing_of_what_a_dead_command_began(paths: Paths) -> None:
     with window.alone(paths, "web"):
         window.write(paths, "web", window.State(idle=True))
         assert window.is_idle(paths, "web")
         window.forget_abandoned(paths, "web")
         assert window.is_idle(paths, "web")
-    window.forget_abandoned(paths, "web")
+    with pytest.raises(Refused, match="was to be started for its packages by a command that is dead"):
+        window.forget_abandoned(paths, "web")
     assert not window.is_idle(paths, "web")
+    window.forget_abandoned(paths, "web")
+    with window.alone(paths, "web"):
+        window.write(paths, "web", window.State())
+    window.forget_abandoned(paths, "web")
+    assert window.read(paths, "web") is None
     assert not files.is_locked(paths.locks / "web.packages")

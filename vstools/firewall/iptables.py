@@ -14,7 +14,7 @@ from vstools import run
 from vstools.errors import VsError
 from vstools.firewall import nftables
 from vstools.firewall.live import NOTHING, Live, LiveRule, is_up
-from vstools.firewall.model import ACCEPT, DROP, HOOKS, ICMP6, MARK, Chains, Entry, Match
+from vstools.firewall.model import ACCEPT, DROP, ICMP6, MARK, Chains, Entry, Match
 from vstools.libc import network_namespace
 from vstools.paths import NAMESPACES
 
@@ -165,7 +165,8 @@ def opened(words: str, before: Chains) -> str:
 
 def tells_marks(words: str) -> bool:
     """Whether a text of ``saved`` accepts nothing established that a window opened."""
-    return words.count(f"--mark 0x0/{MARK:#x} ") == 2 * len(HOOKS)
+    going_on = [line for line in words.splitlines() if "ESTABLISHED" in line and "-j ACCEPT" in line]
+    return bool(going_on) and all("--mark" in line for line in going_on)
 
 
 def load(netns: str, words: str) -> None:

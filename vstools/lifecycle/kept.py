@@ -32,8 +32,11 @@ def check(paths: Paths, name: str) -> None:
         )
     from vstools.storage.btrfs import subvolume
 
-    if subvolume(paths.tree_of(name)) is None:
-        raise Refused(f"{paths.tree_of(name)} is a plain directory", "only a subvolume can be kept beside itself")
+    tree = paths.tree_of(name)
+    if not tree.is_dir():
+        raise Refused(f"guest {name} has no tree", f"{tree} is missing")
+    if subvolume(tree) is None:
+        raise Refused(f"{tree} is a plain directory", "only a subvolume can be kept beside itself")
 
 
 def keep(paths: Paths, name: str) -> None:

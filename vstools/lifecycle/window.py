@@ -85,9 +85,17 @@ def is_idle(paths: Paths, name: str) -> bool:
 
 
 def forget_abandoned(paths: Paths, name: str) -> None:
-    """A start of a guest knows nothing of what a dead command did about its packages."""
-    if _path(paths, name).exists() and not files.is_locked(_lock(paths, name)):
-        forget(paths, name)
+    """A start of a guest knows nothing of what a dead command did about its packages.
+
+    Raises Refused, once, where that command may have asked for this very start: with systemd it goes on without it, and
+    would start a guest that was stopped, with all its services.
+    """
+    if not _path(paths, name).exists() or files.is_locked(_lock(paths, name)):
+        return
+    idle = is_idle(paths, name)
+    forget(paths, name)
+    if idle:
+        raise Refused(f"guest {name} was to be started for its packages by a command that is dead", "start it again")
 
 
 def opened(paths: Paths, name: str, ends: tuple[tuple[str, int], ...], seconds: int) -> int:

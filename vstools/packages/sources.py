@@ -44,9 +44,9 @@ def ends(tree: Inside, manager: str) -> tuple[End, ...]:
 
 def _files(tree: Inside, manager: str) -> Iterator[str]:
     folders = {
-        "apt": ("etc/apt/sources.list.d", (".list", ".sources")),
-        "dnf": ("etc/yum.repos.d", (".repo",)),
-        "zypper": ("etc/zypp/repos.d", (".repo",)),
+        "apt": (("etc/apt/sources.list.d", (".list", ".sources")), ("etc/apt/mirrors", (".list",))),  # mirror+file:
+        "dnf": (("etc/yum.repos.d", (".repo",)),),
+        "zypper": (("etc/zypp/repos.d", (".repo",)),),
     }
     single = {
         "apt": ("etc/apt/sources.list",),
@@ -54,8 +54,7 @@ def _files(tree: Inside, manager: str) -> Iterator[str]:
         "pacman": ("etc/pacman.conf", "etc/pacman.d/mirrorlist"),
     }
     yield from single.get(manager, ())
-    if manager in folders:
-        folder, suffixes = folders[manager]
+    for folder, suffixes in folders.get(manager, ()):
         yield from (f"{folder}/{name}" for name in tree.names(folder)[:_FILES_MAX] if name.endswith(suffixes))
 
 
