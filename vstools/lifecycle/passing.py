@@ -7,6 +7,7 @@ told of that one. So nobody who can write in a source, or beside it, leads LXC e
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from vstools import inside
@@ -61,23 +62,26 @@ def check(paths: Paths, name: str, wanted: Passed) -> None:
     """Raise Refused where this host cannot give it, or its place in the guest's tree is not what it has to be."""
     for sentence in objections(paths, wanted):
         raise Refused(f"guest {name} cannot be started: {sentence}", f"see {paths.config_of(name)}")
-    if not wanted.binds:
-        return
+    folders: list[str] = []
+    single: list[str] = []
+    for bind in wanted.binds:
+        parts = bind.target.split("/")
+        folders += ["/".join(parts[:count]) for count in range(1, len(parts))]
+        (folders if Path(bind.source).is_dir() else single).append(bind.target)
+    check_places(paths, name, folders, single)
+
+
+def check_places(paths: Paths, name: str, folders: Iterable[str], single: Iterable[str] = ()) -> None:
+    """Raise Refused where one of these places in the guest's tree is no directory, or no file; missing ones are right.
+
+    LXC mounts there: a link left by the guest's root would lead it astray, a pipe would hold it for ever.
+    """
     with Inside(paths.tree_of(name)) as tree:
-        for bind in wanted.binds:
-            kind = "directory" if Path(bind.source).is_dir() else "file"
-            parts = bind.target.split("/")
-            above = ["/".join(parts[:count]) for count in range(1, len(parts))]
-            for place in above:
-                _require(paths, name, tree.exists(place) and not tree.is_directory(place), place, "directory")
-            there = tree.is_directory(bind.target) if kind == "directory" else tree.is_file(bind.target)
-            _require(paths, name, tree.exists(bind.target) and not there, bind.target, kind)
-
-
-def _require(paths: Paths, name: str, wrong: bool, place: str, kind: str) -> None:
-    """LXC mounts there: a link left by the guest's root would lead it astray."""
-    if wrong:
-        raise Refused(f"guest {name} cannot be started: {paths.tree_of(name) / place} is no {kind}", "make it one")
+        for kind, places, fits in (("directory", folders, tree.is_directory), ("file", single, tree.is_file)):
+            for place in places:
+                if tree.exists(place) and not fits(place):
+                    where = paths.tree_of(name) / place
+                    raise Refused(f"guest {name} cannot be started: {where} is no {kind}", "make it one")
 
 
 def _open(bind: Bind) -> int:

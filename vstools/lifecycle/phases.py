@@ -119,14 +119,10 @@ def prepare(paths: Paths, name: str, inquiry: "Inquiry | None" = None) -> str:
 
 
 def _check_mount_points(paths: Paths, guest: Guest) -> None:
-    """LXC mounts there: a link left by the guest's root would lead it astray, a pipe would hold it for ever."""
+    """The directories on which LXC mounts what every guest has."""
     places = ("dev", "proc", "sys", *(("tmp",) if guest.limits.tmpfs is not None else ()))
     places += ("run",) if window.is_idle(paths, guest.name) else ()
-    with Inside(paths.tree_of(guest.name)) as tree:
-        for place in places:
-            if tree.exists(place) and not tree.is_directory(place):
-                where = paths.tree_of(guest.name) / place
-                raise Refused(f"guest {guest.name} cannot be started: {where} is no directory", "make it one")
+    passing.check_places(paths, guest.name, places)
 
 
 def _make(paths: Paths, start: Start, inquiry: "Inquiry") -> None:
